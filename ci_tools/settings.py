@@ -1,0 +1,181 @@
+"""Every setting of the service, read once from `CI_TOOLS_…` variables and one optional TOML file."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+MEGABYTE = 1_000_000
+"""Bytes; limits of text and memory are counted in these."""
+
+MEBIBYTE = 1 << 20
+"""Bytes; limits of files are counted in these, as the hosted tools did."""
+
+HOUR = 3600.0
+"""Seconds."""
+
+DAY = 24 * HOUR
+"""Seconds."""
+
+
+def default_state_dir() -> Path:
+    """Return the platform's folder for a user's application state, with `ci-tools` appended."""
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "ci-tools"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "ci-tools"
+    return Path(os.environ.get("XDG_STATE_HOME", home / ".local" / "state")) / "ci-tools"
+
+
+class JupyterServerProfile(BaseModel):
+    """A remote Jupyter Server, Kernel Gateway or Enterprise Gateway that sessions can run on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: HttpUrl
+    """Its address with the base path, for example `https://lab.example.org/user/ada/`."""
+
+    token: SecretStr = SecretStr("")
+    """Its token; sent in the Authorization header only."""
+
+    root: str = "ci-tools"
+    """Folder for the sessions, relative to the server's root directory."""
+
+    kernelspec: str | None = None
+    """The kernelspec of sessions that name none; None takes the server's own default."""
+
+
+class Settings(BaseSettings):
+    """The settings of one service process.
+
+    Each field is the variable `CI_TOOLS_` + its name in capitals, or a key of the TOML file that
+    `CI_TOOLS_CONFIG` names; variables win. Times are seconds, sizes are bytes.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CI_TOOLS_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """The one directory that holds everything the service keeps (mode 0700)."""
+
+    database_url: SecretStr | None = None
+    """Where records are kept: `sqlite:///…` or `postgresql://…`; None is a SQLite file in `state_dir`."""
+
+    object_store_url: SecretStr | None = None
+    """Where bytes are kept: `file:///…`, `s3://bucket/prefix` or `memory:///`; None is a folder in `state_dir`."""
+
+    object_store_options: dict[str, str] = Field(default_factory=dict)
+    """Options of the object store, for example `{"endpoint": "…", "access_key_id": "…"}` for S3."""
+
+    backend: str = "jupyter"
+    """The entry point in `ci_tools.backends` that runs code."""
+
+    jupyter_url: HttpUrl | None = None
+    """The Jupyter Server of the profile `default`; None runs code on an embedded server."""
+
+    jupyter_token: SecretStr = SecretStr("")
+    """The token of the profile `default`."""
+
+    jupyter_servers: dict[str, JupyterServerProfile] = Field(default_factory=dict)
+    """More Jupyter Servers by name, as JSON: `{"lab": {"url": "…", "token": "…"}}`."""
+
+    kernelspec: str = ""
+    """The kernelspec of new sessions that name none; empty takes the server's own default."""
+
+    isolation: Literal["none"] = "none"
+    """What must separate code on the embedded server from this machine; so far only `none`."""
+
+    session_retention: float = Field(default=30 * DAY, gt=0)
+    """Seconds after its last use that a session, its files and steps are kept."""
+
+    session_lifetime: float | None = Field(default=None, gt=0)
+    """Seconds after its creation that a session ends whatever its use; None for no such end."""
+
+    kernel_idle_timeout: float = Field(default=HOUR, gt=0)
+    """Seconds without use after which a session's kernel is stopped; the session stays."""
+
+    step_timeout: float = Field(default=300.0, gt=0)
+    """Seconds that a step may run if its caller names no limit."""
+
+    step_timeout_max: float = Field(default=4 * HOUR, gt=0)
+    """The longest limit in seconds that a caller may name for a step."""
+
+    interrupt_grace: float = Field(default=5.0, gt=0)
+    """Seconds that interrupted code has to stop before its kernel is restarted."""
+
+    text_limit: int = Field(default=1 * MEGABYTE, ge=1000)
+    """Bytes of text kept in a step for readers: the head and the tail of more."""
+
+    display_limit: int = Field(default=20 * MEGABYTE, ge=0)
+    """Bytes of images and other rich output kept in a step; further ones are left out, and said."""
+
+    full_text_limit: int = Field(default=100 * MEGABYTE, ge=1000)
+    """Bytes of text that a step may print; beyond, it is interrupted and fails."""
+
+    file_limit: int = Field(default=512 * MEBIBYTE, ge=1)
+    """The largest file in bytes that can be uploaded."""
+
+    sessions_per_principal: int = Field(default=100, ge=1)
+    """Sessions that one principal may have."""
+
+    bytes_per_principal: int = Field(default=20 * 1024 * MEBIBYTE, ge=1)
+    """Bytes of files and of full texts that one principal may keep."""
+
+    steps_per_principal: int = Field(default=32, ge=1)
+    """Steps that one principal may have queued or running at once."""
+
+    requests_per_minute: int = Field(default=6000, ge=1)
+    """Calls that one principal may make in a minute, counted in each service process."""
+
+    lease_time: float = Field(default=15.0, ge=1)
+    """Seconds without a sign of life after which another process settles a process's steps."""
+
+    ticket_time: float = Field(default=900.0, gt=0)
+    """Seconds that an upload or download link is valid."""
+
+    host: str = "127.0.0.1"
+    """The address that `ci-tools serve` listens on."""
+
+    port: int = Field(default=8765, ge=0, le=65535)
+    """The port that `ci-tools serve` listens on; 0 takes a free one."""
+
+    public_url: HttpUrl | None = None
+    """The address under which clients reach `ci-tools serve`, if a proxy stands before it."""
+
+    auth: Literal["token", "none"] = "token"
+    """Who may use the HTTP face: bearers of a token, or (loopback only) everybody."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log line written to stderr."""
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> "Settings":
+        if self.step_timeout > self.step_timeout_max:
+            raise ValueError("step_timeout is larger than step_timeout_max")
+        if "embedded" in self.jupyter_servers or "default" in self.jupyter_servers:
+            raise ValueError("jupyter_servers: the names 'embedded' and 'default' are taken")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments first, then variables, then the TOML file."""
+        file = os.environ.get("CI_TOOLS_CONFIG")
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=file) if file else None
+        return tuple(source for source in (init_settings, env_settings, toml) if source)

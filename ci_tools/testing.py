@@ -1,0 +1,296 @@
+"""A kernel backend for tests: real Python in small child processes, no Jupyter.
+
+It starts in about 20 ms and passes the contract tests of the real backends. Kernels live as long as
+the backend object is open; with `persistent=True` they survive the service, as kernels on a remote
+server do, until `aclose`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from ci_tools.errors import KernelDiedError, KernelLostError, KernelStartError
+from ci_tools.kernel import (
+    ClearOutput,
+    DisplayUpdate,
+    ExecutionDone,
+    KernelEvent,
+    KernelRequest,
+    Workspace,
+    WorkspaceRequest,
+)
+from ci_tools.models import DisplayOutput, ErrorOutput, KernelRef, KernelSpec, StreamOutput
+from ci_tools.workspace import LocalWorkspace
+
+_CHILD = Path(__file__).with_name("_fake_kernel.py")
+
+
+class FakeBackend:
+    """Kernels that are plain Python child processes; POSIX only, and never a sandbox."""
+
+    name = "fake"
+
+    def __init__(self, root: Path, *, persistent: bool = False) -> None:
+        self._root = root
+        self._persistent = persistent
+        self._kernels: dict[str, _Process] = {}
+        self.started = 0
+        """How many kernels were ever started."""
+
+        self.unavailable = False
+        """Set to refuse new kernels, as a server that is away does."""
+
+    @property
+    def alive(self) -> int:
+        """How many kernels are running now."""
+        return sum(process.alive for process in self._kernels.values())
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Own the kernels that are started inside."""
+        try:
+            yield
+        finally:
+            if not self._persistent:
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every kernel."""
+        while self._kernels:
+            _, process = self._kernels.popitem()
+            process.kill()
+
+    def servers(self) -> Sequence[str]:
+        """Name the one server."""
+        return ["embedded"]
+
+    def isolation(self, server: str) -> str:
+        """Admit that there is none."""
+        return "none"
+
+    async def warm_up(self) -> None:
+        """Do nothing."""
+
+    async def list_kernelspecs(self, server: str) -> Sequence[KernelSpec]:
+        """List the one kind."""
+        return [KernelSpec(name="python3", display_name="Python 3 (fake)", language="python")]
+
+    async def open_workspace(self, request: WorkspaceRequest) -> Workspace | None:
+        """Return the session's folder under the root."""
+        return LocalWorkspace(self._folder(request.session_id))
+
+    async def remove_workspace(self, request: WorkspaceRequest) -> None:
+        """Delete the session's folder."""
+        folder = self._root / request.session_id
+        if folder.exists():
+            await anyio.to_thread.run_sync(_remove_tree, folder)
+
+    async def start_kernel(self, request: KernelRequest) -> KernelRef:
+        """Start a child process in the session's folder."""
+        if self.unavailable:
+            raise KernelStartError("The fake server is away.")
+        if request.kernelspec not in ("", "python3"):
+            raise KernelStartError(f"There is no kernelspec {request.kernelspec!r}.")
+        process = _Process(self._folder(request.session_id))
+        kernel_id = uuid.uuid4().hex
+        self._kernels[kernel_id] = process
+        self.started += 1
+        return KernelRef(
+            server="embedded",
+            kernel_id=kernel_id,
+            channel_id=request.session_id,
+            kernelspec="python3",
+            language="python",
+        )
+
+    @asynccontextmanager
+    async def connect(self, ref: KernelRef) -> AsyncIterator["FakeKernel"]:
+        """Attach to a child that is alive."""
+        process = self._kernels.get(ref.kernel_id)
+        if process is None or not process.alive:
+            raise KernelLostError("The fake kernel is gone.")
+        kernel = FakeKernel(ref, process)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.read_events)
+            yield kernel
+            tasks.cancel_scope.cancel()
+
+    async def stop_kernel(self, ref: KernelRef) -> None:
+        """Kill the child."""
+        process = self._kernels.pop(ref.kernel_id, None)
+        if process is not None:
+            process.kill()
+
+    def kill_kernel(self, ref: KernelRef) -> None:
+        """Kill the child as the operating system would, leaving its record."""
+        self._kernels[ref.kernel_id].kill()
+
+    def _folder(self, session_id: str) -> Path:
+        folder = self._root / session_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Process:
+    """A child interpreter and its two pipes."""
+
+    def __init__(self, folder: Path) -> None:
+        requests_read, requests_write = os.pipe()
+        replies_read, replies_write = os.pipe()
+        # The child's ends must be exactly 3 and 4; a tiny shell-free way is to let it dup them.
+        script = (
+            "import os,sys,runpy;a,b=int(sys.argv[1]),int(sys.argv[2]);"
+            "a,b=os.dup2(a,a+100),os.dup2(b,b+100);os.dup2(a,3);os.dup2(b,4);"
+            "sys.argv=sys.argv[3:];runpy.run_path(sys.argv[0],run_name='__main__')"
+        )
+        self._child = subprocess.Popen(
+            [sys.executable, "-u", "-c", script, str(requests_read), str(replies_write), _CHILD],
+            cwd=folder,
+            pass_fds=(requests_read, replies_write),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(requests_read)
+        os.close(replies_write)
+        os.set_blocking(replies_read, False)
+        self._requests = requests_write
+        self.replies = replies_read
+        self.rest = b""
+        """Bytes of an incomplete line, kept between connections."""
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def send(self, request: dict[str, str]) -> None:
+        os.write(self._requests, json.dumps(request).encode() + b"\n")
+
+    def interrupt(self) -> None:
+        self._child.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        if self._requests >= 0:
+            self._child.kill()
+            self._child.wait()
+            os.close(self._requests)
+            os.close(self.replies)
+            self._requests = self.replies = -1
+
+
+class FakeKernel:
+    """A connection to a child interpreter."""
+
+    workspace = None
+
+    def __init__(self, ref: KernelRef, process: _Process) -> None:
+        self.ref = ref
+        self._process = process
+        self._execution: FakeExecution | None = None
+
+    async def execute(self, code: str, *, execution_id: str) -> "FakeExecution":
+        """Send the code to the child."""
+        if not self._process.alive:
+            raise KernelLostError("The fake kernel is gone.")
+        self._execution = FakeExecution(execution_id)
+        await anyio.to_thread.run_sync(self._process.send, {"id": execution_id, "code": code})
+        return self._execution
+
+    async def interrupt(self) -> None:
+        """Send SIGINT, which the child heeds only while it runs code."""
+        self._process.interrupt()
+
+    async def read_events(self) -> None:
+        """Read the child's events until it ends."""
+        while True:
+            try:
+                await anyio.wait_readable(self._process.replies)
+                block = os.read(self._process.replies, 1 << 20)
+            except (OSError, ValueError, anyio.ClosedResourceError):
+                block = b""
+            if not block:
+                if self._execution is not None:
+                    self._execution.put(None)
+                return
+            *lines, self._process.rest = (self._process.rest + block).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                event = _to_event(message)
+                if event is None or self._execution is None:
+                    continue
+                if isinstance(event, ExecutionDone) and message["id"] != self._execution.id:
+                    continue
+                self._execution.put(event)
+
+
+class FakeExecution:
+    """Code that a child runs, and the events that came of it."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self._events: deque[KernelEvent | None] = deque()
+        self._ready = anyio.Event()
+
+    def put(self, event: KernelEvent | None) -> None:
+        """Add an event; None says that the child ended."""
+        self._events.append(event)
+        self._ready.set()
+
+    async def receive(self) -> KernelEvent:
+        """Wait for the next event."""
+        while not self._events:
+            self._ready = anyio.Event()
+            await self._ready.wait()
+        if self._events[0] is None:
+            raise KernelDiedError("The kernel ended while it ran code.")
+        event = self._events.popleft()
+        assert event is not None
+        return event
+
+
+def _to_event(message: dict[str, Any]) -> KernelEvent | None:
+    match message["type"]:
+        case "stream":
+            return StreamOutput(name=message["name"], text=message["text"])
+        case "display" | "result" as kind:
+            return DisplayOutput(
+                kind=kind,
+                data=message["data"],
+                metadata=message.get("metadata", {}),
+                display_id=message.get("display_id"),
+                execution_count=message.get("execution_count"),
+            )
+        case "update":
+            return DisplayUpdate(
+                display_id=message["display_id"],
+                data=message["data"],
+                metadata=message["metadata"],
+            )
+        case "clear":
+            return ClearOutput(wait=message["wait"])
+        case "error":
+            return ErrorOutput(
+                name=message["name"], message=message["message"], traceback=message["traceback"]
+            )
+        case "done":
+            return ExecutionDone(
+                status=message["status"], execution_count=message["execution_count"]
+            )
+        case _:
+            return None

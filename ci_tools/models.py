@@ -77,7 +77,7 @@ class StreamOutput:
     name: Literal["stdout", "stderr"]
     text: str
     omitted: int = 0
-    """Bytes of this stream that were cut from the middle of `text`; the step's full text has them."""
+    """Characters cut out of `text`, where it says so; the step's full text has them."""
 
 
 @dataclass(frozen=True, kw_only=True)

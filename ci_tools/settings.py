@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     """Seconds that interrupted code has to stop before its kernel is restarted."""
 
     text_limit: int = Field(default=1 * MEGABYTE, ge=1000)
-    """Bytes of text kept in a step for readers: the head and the tail of more."""
+    """Characters of text kept in a step for readers: the head and the tail of more."""
 
     display_limit: int = Field(default=20 * MEGABYTE, ge=0)
     """Bytes of images and other rich output kept in a step; further ones are left out, and said."""

@@ -21,7 +21,7 @@ async def read_saved_text(service: SessionService, step: RunStep) -> str:
     """Return the whole text of a step as it is stored."""
     if step.full_text is None:
         return "".join(one.text for one in step.outputs if isinstance(one, StreamOutput))
-    async with service.open_full_text(step) as chunks:
+    async with service.open_full_text(step.id) as chunks:
         return b"".join([chunk async for chunk in chunks]).decode()
 
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
@@ -48,7 +48,7 @@ from ci_tools.models import (
     StepStatus,
 )
 from ci_tools.outputs import OutputLimitError
-from ci_tools.paths import DATA_ROOT, PathMapper
+from ci_tools.mapping import DATA_ROOT, PathMapper
 from ci_tools.running import RunningStep
 from ci_tools.workspace import LocalWorkspace
 
@@ -97,27 +97,26 @@ class _Step:
 
 
 class _Call(Generic[T]):
-    """Work: call a function with the connected kernel and keep what it returns."""
+    """Work: call a function and keep what it returns or raises."""
 
-    def __init__(self, live: "LiveSession", function: Callable[[Kernel], Awaitable[T]]) -> None:
-        self._live = live
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self._function = function
         self._results: list[T] = []
-        self.error: CIToolsError | None = ServiceClosedError()
+        self._error: Exception | None = ServiceClosedError()
         self.done = anyio.Event()
 
     @property
     def result(self) -> T:
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
         return self._results[0]
 
     async def run(self) -> None:
         try:
-            self._results.append(await self._function(await self._live.open_kernel()))
-            self.error = None
-        except CIToolsError as error:
-            self.error = error
+            self._results.append(await self._function())
+            self._error = None
+        except Exception as error:  # noqa: BLE001 - it is raised again in the task that called
+            self._error = error
         finally:
             self.done.set()
 
@@ -131,7 +130,7 @@ class LiveSession:
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
         self._session = session
-        self._send, self._receive = anyio.create_memory_object_stream["_Step | _Call[object]"](
+        self._send, self._receive = anyio.create_memory_object_stream["_Step | _Call[Any]"](
             float("inf")
         )
         self._kernel: Kernel | None = None
@@ -166,23 +165,26 @@ class LiveSession:
 
     async def call(self, function: Callable[[Kernel], Awaitable[T]]) -> T:
         """Call `function` with the connected kernel, after the work that was sent before."""
-        work = _Call(self, function)
-        self._send.send_nowait(work)
-        await work.done.wait()
-        return work.result
+
+        async def with_kernel() -> T:
+            return await function((await self._kernel_of(await self._stored()))[0])
+
+        return await self._do(with_kernel)
+
+    async def restart(self) -> None:
+        """Replace the session's kernel by a new one, after the work that was sent before."""
+
+        async def replace_kernel() -> None:
+            session = await self._drop_kernel(await self._stored(), "on request")
+            await self._kernel_of(session)
+
+        await self._do(replace_kernel)
 
     def close(self) -> None:
         """End the task after the work that was sent before."""
         if self._engine.live.get(self._session.id) is self:
             del self._engine.live[self._session.id]
         self._send.close()
-
-    async def open_kernel(self) -> Kernel:
-        """Connect to the session's kernel, or start one (in the owning task)."""
-        session = await self._engine.records.get_session(
-            self._session.id, principal=self._session.principal
-        )
-        return (await self._kernel_of(session))[0]
 
     async def run_step(self, running: RunningStep, admission: "Admission") -> None:
         """Wait for the step's turn, run it, store it (in the owning task)."""
@@ -201,6 +203,9 @@ class LiveSession:
                 await self._interrupt_quietly()
                 await self.finish_step(running, _service_closed())
             raise
+        except Exception:
+            logger.exception("step %s: it could not be run", running.step.id)
+            end = _failed("internal_error", "The service failed; its log says how.")
         await self.finish_step(running, end)
 
     async def finish_step(self, running: RunningStep, end: _End) -> None:
@@ -208,7 +213,6 @@ class LiveSession:
         if running.done.is_set():
             return
         log = running.log
-        log.flush()
         step = replace(
             running.step,
             status=end.status,
@@ -216,21 +220,39 @@ class LiveSession:
             error=end.error,
             notices=(*running.step.notices, *log.notices()),
             execution_count=end.execution_count,
-            files=await self._changes(end.listing) if running.executing else (),
-            full_text=await self._keep_full_text(running) if log.cut else None,
             truncated=log.truncated,
         )
         try:
+            step = replace(
+                step,
+                files=await self._changes(end.listing) if running.executing else (),
+                full_text=await self._keep_full_text(running) if log.cut else None,
+            )
             step = await self._engine.records.finish_step(step, lease=self._engine.lease)
+            log.discard()
         except NotFoundError:
             logger.info("step %s: its session was closed while it ran", step.id)
-        self._engine.running.pop(step.id, None)
-        log.discard()
-        running.finish(step)
+            log.discard()
+        except Exception:
+            # Whoever waits for the step must learn of its end, whatever is wrong with the store.
+            logger.exception("step %s: its record will be written later", step.id)
+            self._engine.unwritten[step.id] = step
+        finally:
+            self._engine.running.pop(step.id, None)
+            running.finish(step)
 
-    async def _await_turn(
-        self, running: RunningStep, admission: "Admission"
-    ) -> "Admission | None":
+    async def _do(self, function: Callable[[], Awaitable[T]]) -> T:
+        work = _Call(function)
+        self._send.send_nowait(work)
+        await work.done.wait()
+        return work.result
+
+    async def _stored(self) -> Session:
+        return await self._engine.records.get_session(
+            self._session.id, principal=self._session.principal
+        )
+
+    async def _await_turn(self, running: RunningStep, admission: "Admission") -> "Admission | None":
         """Return the admission with which the step may run; None if it was stopped before."""
         delay = _TURN_WAIT_FIRST
         if admission.step.status is StepStatus.QUEUED:
@@ -347,8 +369,7 @@ class LiveSession:
         backend, records = self._engine.backend, self._engine.records
         if session.epoch:
             self._unsaid = (
-                f"Kernel restarted ({session.lost or 'it had ended'}): "
-                "variables lost, files kept."
+                f"Kernel restarted ({session.lost or 'it had ended'}): variables lost, files kept."
             )
         ref = await backend.start_kernel(
             KernelRequest(
@@ -374,7 +395,7 @@ class LiveSession:
             except BackendError as error:
                 logger.warning("session %s: its kernel could not be ended: %s", session.id, error)
         logger.info("session %s: kernel of epoch %d is gone: %s", session.id, session.epoch, lost)
-        return await self._engine.records.get_session(session.id, principal=session.principal)
+        return await self._stored()
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._kernel = self._connection, None, None
@@ -395,6 +416,7 @@ class LiveSession:
                 await work.refuse()
 
     async def _keep_full_text(self, running: RunningStep) -> FullText:
+        running.log.flush()
         key = await self._engine.blobs.put_file(
             self._engine.spool_path(running.step.id), principal=running.step.principal
         )
@@ -434,9 +456,7 @@ async def _list(workspace: Workspace) -> dict[str, FileStat]:
     return {stat.path: stat for stat in await workspace.list_files(limit=LISTED_FILES)}
 
 
-async def _collect(
-    running: RunningStep, execution: Execution, mapper: PathMapper
-) -> ExecutionDone:
+async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:
     """Keep output until the kernel is done with the code; output beyond the limit stops it."""
     while True:
         event = await execution.receive()
@@ -496,6 +516,8 @@ def _stopped(running: RunningStep, rest: str) -> _End:
     match running.stop:
         case "cancelled":
             status, code, message = StepStatus.CANCELLED, "cancelled", "The step was cancelled."
+        case "closed":
+            return _service_closed()
         case "output_limit":
             status, code = StepStatus.FAILED, "output_limit"
             message = (

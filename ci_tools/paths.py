@@ -1,93 +1,100 @@
-"""/mnt/data in code and output, where a session's folder has another path for its kernel.
+"""The rule for the names of files in a session."""
 
-Models write `/mnt/data/…` because the hosted tools did. Where that path cannot be bound, it is
-replaced in the code by the folder's real path, and the real path in the output by `/mnt/data`, so
-that code, results, file verbs and `sandbox:/mnt/data/…` names agree. Only the literal text is
-mapped: a path that code puts together from pieces is not.
-"""
+import os
+import unicodedata
 
-import re
-from collections.abc import Mapping
-from dataclasses import replace
+from ci_tools.errors import InvalidPathError
 
-from ci_tools.kernel import DisplayUpdate, KernelEvent
-from ci_tools.models import DisplayOutput, ErrorOutput, Json, StreamOutput
+MOUNT = "/mnt/data"
+"""What readers call a session's folder, wherever it is."""
 
-DATA_ROOT = "/mnt/data"
-"""Where readers and models believe a session's folder to be."""
+_PART_LIMIT = 255
+"""Bytes in the name of one file or folder, as on the usual file systems."""
 
-_IN_CODE = re.compile(r"(?<![\w./-])(?:sandbox:)?/mnt/data(?![\w.-])")
+_PATH_LIMIT = 1024
+"""Bytes in a whole path, the least that the supported systems allow."""
 
+DEPTH_LIMIT = 64
+"""Folders on the way to a file; a listing keeps each of them open."""
 
-class PathMapper:
-    """Maps between /mnt/data and the folder's path in the kernel, for one execution."""
+TEMPORARY = ".ci-tools-part-"
+"""How the names of unfinished files begin; they are neither listed nor reachable."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._held: dict[str, str] = {}
+WINDOWS = os.name == "nt"
 
-    def to_code(self, code: str) -> str:
-        """Return the code as the kernel gets it."""
-        if self._root == DATA_ROOT or DATA_ROOT not in code:
-            return code
-        return _IN_CODE.sub(lambda _: self._root, code)
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"]
+)
+"""Names that open a device on Windows, in every folder and with every suffix."""
 
-    def to_text(self, text: str) -> str:
-        """Return text of the kernel as readers get it."""
-        return text.replace(self._root, DATA_ROOT)
-
-    def to_event(self, event: KernelEvent) -> KernelEvent:
-        """Return an event of the kernel as readers get it.
-
-        Stream text that ends within the folder's path is held back until the next text of that
-        stream; `rest` returns what is still held at the end.
-        """
-        if self._root == DATA_ROOT:
-            return event
-        match event:
-            case StreamOutput():
-                text = self._held.pop(event.name, "") + event.text
-                text = self.to_text(text)
-                held = _overlap(text, self._root)
-                if held:
-                    self._held[event.name] = text[-held:]
-                    text = text[:-held]
-                return event if text == event.text else replace(event, text=text)
-            case DisplayOutput() | DisplayUpdate():
-                if not any(_mentions(value, self._root) for value in event.data.values()):
-                    return event
-                return replace(event, data=self._to_data(event.data))
-            case ErrorOutput():
-                return replace(
-                    event,
-                    message=self.to_text(event.message),
-                    traceback=self.to_text(event.traceback),
-                )
-            case _:
-                return event
-
-    def rest(self) -> list[StreamOutput]:
-        """Return the stream text that was held back."""
-        held, self._held = self._held, {}
-        return [
-            StreamOutput(name="stderr" if name == "stderr" else "stdout", text=text)
-            for name, text in held.items()
-        ]
-
-    def _to_data(self, data: Mapping[str, Json]) -> dict[str, Json]:
-        return {
-            media_type: self.to_text(value) if isinstance(value, str) else value
-            for media_type, value in data.items()
-        }
+_JOINERS = "\u200c\u200d"
+"""Format characters that some scripts and emoji need in names."""
 
 
-def _mentions(value: Json, root: str) -> bool:
-    return isinstance(value, str) and root in value
+def check_path(path: str) -> str:
+    """Return `path` relative to /mnt/data, with forward slashes and composed characters (NFC).
+
+    Accepts "a/b", "./a/b", "/mnt/data/a/b" and "sandbox:/mnt/data/a/b".
+
+    Raises:
+        InvalidPathError: It leaves the folder, or no file can or should have that name.
+    """
+    relative = path.removeprefix("sandbox:")
+    if relative == MOUNT or relative.startswith(MOUNT + "/"):
+        relative = relative[len(MOUNT) + 1 :].lstrip("/")
+    elif relative.startswith("/"):
+        raise InvalidPathError(path, f"it is absolute and not below {MOUNT}")
+    if not (relative.isascii() and relative.isprintable()):
+        _check_characters(path, relative)
+        relative = unicodedata.normalize("NFC", relative)
+    if "\\" in relative:
+        raise InvalidPathError(path, "it has a backslash; folders are separated by /")
+    if relative.endswith("/"):
+        raise InvalidPathError(path, "it names a folder, not a file")
+    parts = [part for part in relative.split("/") if part not in ("", ".")]
+    if not parts:
+        raise InvalidPathError(path, "it is empty")
+    if len(parts) > DEPTH_LIMIT:
+        raise InvalidPathError(path, f"it has more than {DEPTH_LIMIT} folders")
+    for part in parts:
+        _check_part(path, part)
+    relative = "/".join(parts)
+    if len(relative.encode()) > _PATH_LIMIT:
+        raise InvalidPathError(path, f"it is longer than {_PATH_LIMIT} bytes")
+    return relative
 
 
-def _overlap(text: str, root: str) -> int:
-    """Count the characters at the end of `text` that begin `root`, at least a few of them."""
-    for size in range(min(len(root) - 1, len(text)), 3, -1):
-        if text.endswith(root[:size]):
-            return size
-    return 0
+def _check_characters(path: str, relative: str) -> None:
+    for character in relative:
+        category = unicodedata.category(character)
+        if category == "Cs":
+            raise InvalidPathError(ascii(path), "it is not valid Unicode")
+        if category == "Cc":
+            raise InvalidPathError(path, "it has a control character")
+        if category in ("Cf", "Zl", "Zp") and character not in _JOINERS:
+            raise InvalidPathError(path, "it has an invisible formatting character")
+
+
+def _check_part(path: str, part: str) -> None:
+    if part == "..":
+        raise InvalidPathError(path, "it leaves the folder")
+    if len(part.encode()) > _PART_LIMIT:
+        raise InvalidPathError(path, f"a part of it is longer than {_PART_LIMIT} bytes")
+    if part.startswith(TEMPORARY):
+        raise InvalidPathError(path, f"names that begin with {TEMPORARY!r} are reserved")
+    if WINDOWS:
+        if any(character in '<>:"|?*' for character in part) or part[-1] in ". ":
+            raise InvalidPathError(path, "Windows does not allow such a name")
+        if part.split(".")[0].rstrip(" ").lower() in _DEVICES:
+            raise InvalidPathError(path, "it names a device on Windows")
+
+
+def is_listed(name: str) -> bool:
+    """Tell whether `check_path` would take this name of a file or folder."""
+    if name.isascii() and name.isprintable() and not WINDOWS:
+        return "\\" not in name and not name.startswith(TEMPORARY)
+    try:
+        return check_path(name) == unicodedata.normalize("NFC", name)
+    except InvalidPathError:
+        return False

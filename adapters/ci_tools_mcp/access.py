@@ -1,0 +1,199 @@
+"""Who calls, and the service that answers: opened in the background, shared by all connections.
+
+How this works: the server's lifespan starts to open the service and is ready at once, so that a
+host gets its first answers while the service (database, Jupyter Server, kernel) still starts. A
+tool waits for it. Every call acts as its principal: the subject of the verified token, or `local`.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+
+from ci_tools.errors import CIToolsError, NotFoundError
+from ci_tools.models import LOCAL
+
+if TYPE_CHECKING:
+    from ci_tools.models import Session
+    from ci_tools.service import SessionService
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SESSION_HEADER = "ci-tools-default-session"
+"""A client that sends this HTTP header with the value 1 uses the default session, as on stdio."""
+
+DEFAULT_SESSION = "default"
+"""The name of the session that calls without a session id share; other kernels append theirs."""
+
+START_LIMIT = 50.0
+"""Seconds that a call waits for the service to open."""
+
+OpenService = Callable[[], AbstractAsyncContextManager["SessionService"]]
+
+TicketUrl = Callable[[Literal["upload", "download"], str], str]
+"""Makes the URL at which a ticket's secret is redeemed for an upload or a download."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the composition decides about the tools."""
+
+    default_session: bool
+    """Whether calls without a session id share one session, as is right for stdio."""
+
+    resource_links: bool
+    """Whether results link to files, for clients whose protocol version knows links."""
+
+    wait_limit: float
+    """Seconds after which a call returns although its step still runs."""
+
+    ticket_url: TicketUrl | None
+    """None where there is no HTTP face to move large files through."""
+
+
+class Access:
+    """The way from a call to the service of its principal; one for each run of the server."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._settled = anyio.Event()
+        self._closing = anyio.Event()
+        self._service: SessionService | None = None
+        self._failure = ""
+        self._defaults: dict[tuple[str, str], str] = {}
+        self._choosing = anyio.Lock()
+        self._tasks: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self, open_service: OpenService) -> AsyncIterator["Access"]:
+        """Open the service in the background, and close it at the end."""
+        async with anyio.create_task_group() as owner:
+            owner.start_soon(self._own, open_service)
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                if self.options.default_session:
+                    tasks.start_soon(self._warm_up)
+                yield self
+                tasks.cancel_scope.cancel()
+            self._closing.set()
+
+    async def _own(self, open_service: OpenService) -> None:
+        """Open and close the service in one task; a failure to open is kept for the callers."""
+        try:
+            async with open_service() as service:
+                self._service = service
+                self._settled.set()
+                await self._closing.wait()
+        except CIToolsError as exc:
+            logger.error("The session service failed: %s", exc)
+            self._failure = str(exc)
+        except Exception as exc:
+            logger.exception("The session service failed")
+            self._failure = f"{type(exc).__name__}; the server's log says more"
+        finally:
+            self._service = None
+            self._settled.set()
+
+    async def _warm_up(self) -> None:
+        """Have the kernel of the default session started before somebody asks for it."""
+        try:
+            service = await self.service()
+            session_id = await self.default_session(service)
+            await service.warm_session(session_id)
+        except (CIToolsError, ToolError) as exc:
+            logger.warning("The default session is not warmed: %s", exc)
+
+    async def service(self) -> "SessionService":
+        """Return the service for the caller's principal; waits until it is open.
+
+        Raises:
+            ToolError: It could not be opened, or takes too long.
+        """
+        if not self._settled.is_set():
+            with anyio.move_on_after(START_LIMIT):
+                await self._settled.wait()
+        if self._service is not None:
+            return self._service.act_as(find_principal())
+        if not self._settled.is_set():
+            raise ToolError("The session service is still starting: call again in a moment.")
+        raise ToolError(
+            f"The session service could not be started: {self._failure or 'it is closed'}. "
+            "The person who runs this server can find the cause with `ci-tools doctor`."
+        )
+
+    def run_in_background(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something that outlives its call; it is cancelled when the server ends."""
+        if self._tasks is None:
+            raise ToolError("The session service is closed.")
+        self._tasks.start_soon(function)
+
+    def has_default_session(self, context: Context[Any, Any]) -> bool:
+        """Whether this caller's calls without a session id share a session."""
+        if self.options.default_session:
+            return True
+        headers = context.headers
+        return headers is not None and headers.get(DEFAULT_SESSION_HEADER) == "1"
+
+    async def default_session(
+        self, service: "SessionService", *, kernelspec: str | None = None
+    ) -> str:
+        """Return the id of the principal's default session, which is made if there is none.
+
+        It is the last used session of that name, so a restarted host finds its variables again.
+        """
+        name = f"{DEFAULT_SESSION}-{kernelspec}" if kernelspec else DEFAULT_SESSION
+        key = (service.principal, name)
+        async with self._choosing:
+            known = self._defaults.get(key)
+            if known is None:
+                known = await _find_session(service, name)
+            if known is None:
+                known = (await service.create_session(name=name, kernelspec=kernelspec)).id
+            self._defaults[key] = known
+        return known
+
+    def forget_default_session(self, session_id: str) -> None:
+        """Choose again next time: this session is closed or has expired."""
+        self._defaults = {key: id for key, id in self._defaults.items() if id != session_id}
+
+    async def find_session(
+        self, context: Context[Any, Any], service: "SessionService", session_id: str | None
+    ) -> "Session":
+        """Return the session that a call means.
+
+        Raises:
+            ToolError: No id, and this caller has no default session.
+            NotFoundError: No such session.
+        """
+        if session_id:
+            return await service.get_session(session_id)
+        if not self.has_default_session(context):
+            raise ToolError("session_id is missing. Use one from list_sessions or create_session.")
+        default = await self.default_session(service)
+        try:
+            return await service.get_session(default)
+        except NotFoundError:
+            self.forget_default_session(default)
+            return await service.get_session(await self.default_session(service))
+
+
+Call: TypeAlias = Context[Access, Any]
+"""One call: its lifespan context is the way to the service."""
+
+
+def find_principal() -> str:
+    """Return whom the current call acts for."""
+    token = get_access_token()
+    return LOCAL if token is None else token.subject or token.client_id
+
+
+async def _find_session(service: "SessionService", name: str) -> str | None:
+    sessions = await service.list_sessions()
+    return next((session.id for session in sessions if session.name == name), None)

@@ -1,5 +1,6 @@
 """What all principals' views of one service process share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,12 @@ class Engine:
 
     running: dict[str, RunningStep] = field(default_factory=dict)
     """Unfinished steps of this process, by id."""
+
+    unwritten: dict[str, RunStep] = field(default_factory=dict)
+    """Final steps that the store did not take; upkeep tries again."""
+
+    on_finished: list[Callable[[RunStep], None]] = field(default_factory=list)
+    """Told each final step of this process, for metrics and traces; they neither raise nor wait."""
 
     closing: bool = False
 

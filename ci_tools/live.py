@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
@@ -36,6 +36,7 @@ from ci_tools.kernel import (
     Workspace,
     WorkspaceRequest,
 )
+from ci_tools.mapping import PathMapper
 from ci_tools.models import (
     ChangedFile,
     ErrorOutput,
@@ -48,12 +49,12 @@ from ci_tools.models import (
     StepStatus,
 )
 from ci_tools.outputs import OutputLimitError
-from ci_tools.mapping import DATA_ROOT, PathMapper
+from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
 from ci_tools.workspace import LocalWorkspace
 
 if TYPE_CHECKING:
-    from ci_tools.stores.records import Admission
+    from ci_tools.stores.nouns import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +241,8 @@ class LiveSession:
         finally:
             self._engine.running.pop(step.id, None)
             running.finish(step)
+            for tell in self._engine.on_finished:
+                tell(step)
 
     async def _do(self, function: Callable[[], Awaitable[T]]) -> T:
         work = _Call(function)
@@ -293,7 +296,7 @@ class LiveSession:
                 self._seen = await _list(workspace)
         if running.stop:
             return _cancelled()
-        mapper = PathMapper(workspace.root if workspace else DATA_ROOT)
+        mapper = PathMapper(workspace.root if workspace else MOUNT)
         execution = await kernel.execute(
             mapper.to_code(running.step.code), execution_id=f"{running.step.id}-{attempt}"
         )
@@ -433,9 +436,13 @@ class LiveSession:
             for path, stat in now.items():
                 if self._seen.get(path) != stat:
                     sha256 = await workspace.sha256(path)
-                    change = "changed" if path in self._seen else "created"
                     changes.append(
-                        ChangedFile(path=path, size=stat.size, sha256=sha256, change=change)
+                        ChangedFile(
+                            path=path,
+                            size=stat.size,
+                            sha256=sha256,
+                            change="changed" if path in self._seen else "created",
+                        )
                     )
             deleted = sorted(self._seen.keys() - now.keys())
         except (BackendError, NotFoundError) as error:

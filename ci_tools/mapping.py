@@ -12,9 +12,7 @@ from dataclasses import replace
 
 from ci_tools.kernel import DisplayUpdate, KernelEvent
 from ci_tools.models import DisplayOutput, ErrorOutput, Json, StreamOutput
-
-DATA_ROOT = "/mnt/data"
-"""Where readers and models believe a session's folder to be."""
+from ci_tools.paths import MOUNT
 
 _IN_CODE = re.compile(r"(?<![\w./-])(?:sandbox:)?/mnt/data(?![\w.-])")
 
@@ -28,13 +26,13 @@ class PathMapper:
 
     def to_code(self, code: str) -> str:
         """Return the code as the kernel gets it."""
-        if self._root == DATA_ROOT or DATA_ROOT not in code:
+        if self._root == MOUNT or MOUNT not in code:
             return code
         return _IN_CODE.sub(lambda _: self._root, code)
 
     def to_text(self, text: str) -> str:
         """Return text of the kernel as readers get it."""
-        return text.replace(self._root, DATA_ROOT)
+        return text.replace(self._root, MOUNT)
 
     def to_event(self, event: KernelEvent) -> KernelEvent:
         """Return an event of the kernel as readers get it.
@@ -42,7 +40,7 @@ class PathMapper:
         Stream text that ends within the folder's path is held back until the next text of that
         stream; `rest` returns what is still held at the end.
         """
-        if self._root == DATA_ROOT:
+        if self._root == MOUNT:
             return event
         match event:
             case StreamOutput():

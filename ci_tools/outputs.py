@@ -223,9 +223,7 @@ class OutputLog:
             return text
         self._cut = True
         omitted = len(text) - 2 * self._half
-        return (
-            f"{text[: self._half]}\n[… {omitted} characters left out …]\n{text[-self._half :]}"
-        )
+        return f"{text[: self._half]}\n[… {omitted} characters left out …]\n{text[-self._half :]}"
 
     def _add_display(self, output: DisplayOutput) -> DisplayOutput | None:
         data = dict(output.data)
@@ -274,4 +272,6 @@ class OutputLog:
 
 
 def _size_of(data: Mapping[str, Json]) -> int:
-    return sum(len(value) if isinstance(value, str) else len(repr(value)) for value in data.values())
+    return sum(
+        len(value) if isinstance(value, str) else len(repr(value)) for value in data.values()
+    )

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -11,6 +11,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from ci_tools.kernel import KernelEvent
 from ci_tools.models import RunStep, StepEvent, StepFinished
 from ci_tools.outputs import OutputLog
+
+StopReason: TypeAlias = Literal["cancelled", "closed", "output_limit"]
+"""Why a step is stopped: somebody asked, the service closes, or it printed too much."""
 
 
 class RunningStep:
@@ -24,7 +27,7 @@ class RunningStep:
         self.done = anyio.Event()
         """Set when the step is final and stored."""
 
-        self.stop: Literal["cancelled", "output_limit"] | None = None
+        self.stop: StopReason | None = None
         """Why the step is being stopped before its time."""
 
         self.executing = False
@@ -65,7 +68,7 @@ class RunningStep:
             watcher.close()
         self._watchers.clear()
 
-    def request_stop(self, reason: Literal["cancelled", "output_limit"]) -> None:
+    def request_stop(self, reason: StopReason) -> None:
         """Ask for the step's end; its task interrupts the kernel."""
         if self.stop is None and not self.done.is_set():
             self.stop = reason

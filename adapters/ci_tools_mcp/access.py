@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_SESSION_HEADER = "ci-tools-default-session"
-"""A client that sends this HTTP header with the value 1 uses the default session, as on stdio."""
+"""A client that sends this HTTP header with any value uses the default session, as on stdio."""
 
 DEFAULT_SESSION = "default"
 """The name of the session that calls without a session id share; other kernels append theirs."""
@@ -36,9 +36,6 @@ START_LIMIT = 50.0
 """Seconds that a call waits for the service to open."""
 
 OpenService = Callable[[], AbstractAsyncContextManager["SessionService"]]
-
-TicketUrl = Callable[[Literal["upload", "download"], str], str]
-"""Makes the URL at which a ticket's secret is redeemed for an upload or a download."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +51,8 @@ class Options:
     wait_limit: float
     """Seconds after which a call returns although its step still runs."""
 
-    ticket_url: TicketUrl | None
-    """None where there is no HTTP face to move large files through."""
+    public_url: str | None
+    """Where tickets are redeemed; None where there is no HTTP face to move large files through."""
 
 
 class Access:
@@ -139,7 +136,7 @@ class Access:
         if self.options.default_session:
             return True
         headers = context.headers
-        return headers is not None and headers.get(DEFAULT_SESSION_HEADER) == "1"
+        return headers is not None and bool(headers.get(DEFAULT_SESSION_HEADER))
 
     async def default_session(
         self, service: "SessionService", *, kernelspec: str | None = None

@@ -177,7 +177,7 @@ async def _link(context: Call, session_id: str, file: File) -> CallToolResult:
         f"session_id: {session_id} | {file.path}, {file.media_type}, {file.size:,} bytes: not "
         "shown, for it is not text or too large. Look into it with run_code.",
     ]
-    if access.options.ticket_url is not None:
+    if access.options.public_url is not None:
         url = await _ticket(context, session_id, file.path, "download")
         lines.append(f"To download it: {url}")
     content: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines))]
@@ -197,11 +197,11 @@ async def _ticket(
     context: Call, session_id: str, path: str, action: Literal["upload", "download"]
 ) -> str:
     access = context.request_context.lifespan_context
-    if access.options.ticket_url is None:
+    if access.options.public_url is None:
         raise ToolError(
             "This server has no HTTP face for large files. Send the content in pieces of 2 MB, or "
             "start it with `ci-tools serve`."
         )
     service = await access.service()
     _, secret = await service.create_ticket(session_id, path, action)
-    return access.options.ticket_url(action, secret)
+    return f"{access.options.public_url}/tickets/{secret}"

@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from mcp.server.auth.provider import TokenVerifier
-from mcp.server.auth.settings import AuthSettings
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
@@ -26,7 +24,7 @@ from mcp.types import (
 from pydantic import AnyUrl
 
 from ci_tools_mcp import file_tools, run_tools, session_tools
-from ci_tools_mcp.access import Access, OpenService, Options, TicketUrl
+from ci_tools_mcp.access import Access, OpenService, Options
 from ci_tools_mcp.completions import complete
 from ci_tools_mcp.prompts import add_prompts
 from ci_tools_mcp.resources import add_resources, find_media_type
@@ -49,23 +47,22 @@ def create_server(
     open_service: OpenService,
     *,
     default_session: bool,
-    token_verifier: TokenVerifier | None = None,
-    auth: AuthSettings | None = None,
     resource_links: bool = True,
     wait_limit: float = WAIT_LIMIT,
-    ticket_url: TicketUrl | None = None,
+    public_url: str | None = None,
 ) -> MCPServer[Access]:
     """Return a server whose lifespan opens the service in the background.
 
     With `default_session` (stdio) calls without a session id share the session named `default`;
-    without it (HTTP) they get a new one. `wait_limit` is in seconds. `ticket_url` makes the links
-    for large files where there is an HTTP face.
+    without it (HTTP) they get a new one. `wait_limit` is in seconds. Under `public_url` tickets
+    for large files are redeemed; None where there is no HTTP face. Whoever serves this over HTTP
+    verifies tokens; a call acts for the subject of its token, or for `local` if it has none.
     """
     options = Options(
         default_session=default_session,
         resource_links=resource_links,
         wait_limit=wait_limit,
-        ticket_url=ticket_url,
+        public_url=public_url.rstrip("/") if public_url else None,
     )
     running: list[Access] = []
 
@@ -78,7 +75,7 @@ def create_server(
             finally:
                 running.remove(access)
 
-    server = _Server(lifespan, token_verifier=token_verifier, auth=auth)
+    server = _Server(lifespan)
     _add_tools(server)
     add_resources(server, lambda: running[-1])
     add_prompts(server)
@@ -101,21 +98,13 @@ def create_server(
 class _Server(MCPServer[Access]):
     """An MCPServer with short tool schemas, media types by file, and clear errors for prompts."""
 
-    def __init__(
-        self,
-        lifespan: Callable[[MCPServer[Access]], Any],
-        *,
-        token_verifier: TokenVerifier | None,
-        auth: AuthSettings | None,
-    ) -> None:
+    def __init__(self, lifespan: Callable[[MCPServer[Access]], Any]) -> None:
         super().__init__(
             name="ci-tools",
             title="Code interpreter",
             description="Runs code in stateful Jupyter kernels, with files and history.",
             instructions=INSTRUCTIONS,
             version=_find_version(),
-            token_verifier=token_verifier,
-            auth=auth,
             lifespan=lifespan,
             log_level="WARNING",
             cache_hints={

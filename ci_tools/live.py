@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import anyio
 
@@ -125,20 +125,23 @@ class _Call(Generic[T]):
         self.done.set()
 
 
+_Work: TypeAlias = _Step | _Call[Any]
+
+
 class LiveSession:
     """A session that this process uses: its kernel's connection and its queue of work."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
         self._session = session
-        self._send, self._receive = anyio.create_memory_object_stream["_Step | _Call[Any]"](
-            float("inf")
-        )
+        self._send, self._receive = anyio.create_memory_object_stream[_Work](float("inf"))
         self._kernel: Kernel | None = None
         self._connection: AsyncExitStack | None = None
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
         self._unsaid: str | None = None
+        self.ended = anyio.Event()
+        """Set when the task is over."""
 
     async def run(self) -> None:
         """Do the work that is sent, until there has been none for the kernel's idle time."""
@@ -156,13 +159,22 @@ class LiveSession:
         finally:
             if self._engine.live.get(self._session.id) is self:
                 del self._engine.live[self._session.id]
+            # Not inside a scope of ours: a connection's own scopes were entered before it.
+            await self._disconnect()
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
                 await self._refuse_rest()
-                await self._disconnect()
+            self.ended.set()
 
     def start_step(self, running: RunningStep, admission: "Admission") -> None:
         """Queue a step."""
         self._send.send_nowait(_Step(self, running, admission))
+
+    async def cancel_step(self, running: RunningStep) -> None:
+        """Stop a step and wait for its end; one that waits in the queue ends at once."""
+        running.request_stop("cancelled")
+        if running.step.status is StepStatus.QUEUED:
+            await self.finish_step(running, _cancelled())
+        await running.done.wait()
 
     async def call(self, function: Callable[[Kernel], Awaitable[T]]) -> T:
         """Call `function` with the connected kernel, after the work that was sent before."""
@@ -190,7 +202,7 @@ class LiveSession:
     async def run_step(self, running: RunningStep, admission: "Admission") -> None:
         """Wait for the step's turn, run it, store it (in the owning task)."""
         try:
-            if running.done.is_set():
+            if running.finishing:
                 return
             turn = await self._await_turn(running, admission)
             end = await self._run(running, turn) if turn else _cancelled()
@@ -211,8 +223,9 @@ class LiveSession:
 
     async def finish_step(self, running: RunningStep, end: _End) -> None:
         """Write a step's final record and let its watchers go."""
-        if running.done.is_set():
+        if running.finishing:
             return
+        running.finishing = True
         log = running.log
         step = replace(
             running.step,

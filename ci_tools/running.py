@@ -30,6 +30,9 @@ class RunningStep:
         self.stop: StopReason | None = None
         """Why the step is being stopped before its time."""
 
+        self.finishing = False
+        """Whether somebody writes the final record now."""
+
         self.executing = False
         """Whether the kernel has the code; until then a cancelled step never runs."""
 

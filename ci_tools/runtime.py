@@ -66,7 +66,7 @@ async def open_service(
             except Exception as error:  # noqa: BLE001 - raised again, outside of the task group
                 failure = error
             finally:
-                with anyio.move_on_after(2 * CLOSE_GRACE, shield=True):
+                with anyio.move_on_after(3 * CLOSE_GRACE, shield=True):
                     await _close(engine)
                 tasks.cancel_scope.cancel()
         if failure is not None:
@@ -82,8 +82,12 @@ async def _close(engine: Engine) -> None:
     with anyio.move_on_after(CLOSE_GRACE):
         for step in running:
             await step.done.wait()
-    for live in list(engine.live.values()):
+    lives = list(engine.live.values())
+    for live in lives:
         live.close()
+    with anyio.move_on_after(CLOSE_GRACE):
+        for live in lives:
+            await live.ended.wait()
     await engine.records.release_lease(engine.lease)
 
 

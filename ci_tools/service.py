@@ -566,8 +566,7 @@ class SessionService:
             async for event in self._wait_foreign(step):
                 step = event.step
             return step
-        running.request_stop("cancelled")
-        await running.done.wait()
+        await self._live(await self._session(step.session_id)).cancel_step(running)
         return running.step
 
     def _running(self, step_id: str) -> RunningStep | None:
@@ -637,7 +636,7 @@ class SessionService:
     async def _with_workspace(
         self, session: Session, function: Callable[[Workspace], Awaitable[T]]
     ) -> T:
-        """Call `function` with the session's folder, through its kernel if there is no other way."""
+        """Call `function` with the session's folder, through its kernel if it must be."""
         place = await self._workspace(session)
         if place is not None:
             return await function(place)

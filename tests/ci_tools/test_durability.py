@@ -32,9 +32,11 @@ from ci_tools import Settings, StepOutput, open_service
 from ci_tools.testing import FakeBackend
 
 async def main(state, folders):
-    async with open_service(Settings(state_dir=state, lease_time=1), backend=FakeBackend(folders)) as service:
+    settings, backend = Settings(state_dir=state, lease_time=1), FakeBackend(folders)
+    async with open_service(settings, backend=backend) as service:
         session = await service.create_session()
-        step = await service.submit_code(session.id, "print('partial', flush=True)\\nimport time\\ntime.sleep(60)")
+        code = "print('partial', flush=True)\\nimport time\\ntime.sleep(60)"
+        step = await service.submit_code(session.id, code)
         queued = await service.submit_code(session.id, "1")
         async with service.watch_run_step(step.id) as events:
             async for event in events:

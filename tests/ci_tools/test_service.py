@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import ModuleType
 
 import anyio
 import pytest
@@ -40,9 +41,14 @@ async def _started(service: SessionService, session_id: str, code: str = FOREVER
     return step.id
 
 
-def test_public_names_are_sorted_and_exist() -> None:
-    assert sorted(ci_tools.__all__) == ci_tools.__all__
-    assert all(hasattr(ci_tools, name) for name in ci_tools.__all__)
+def test_public_names_are_exactly_what_is_exported() -> None:
+    public = {
+        name
+        for name, value in vars(ci_tools).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+    assert set(ci_tools.__all__) == public
 
 
 async def test_variables_live_between_steps(service: SessionService) -> None:

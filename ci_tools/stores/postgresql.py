@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ci_tools.errors import ConfigurationError, StoreError
+from ci_tools.errors import StoreError
 from ci_tools.stores.database import Work
 
 T = TypeVar("T")
@@ -19,6 +20,10 @@ STATEMENT_TIMEOUT = 30.0
 
 _POOL_SIZE = 10
 """Connections that one service process keeps."""
+
+
+_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What may come out of a connection; while it is being made, SQLAlchemy wraps nothing."""
 
 
 class PostgreSQLDatabase:
@@ -32,7 +37,7 @@ class PostgreSQLDatabase:
         try:
             async with self._engine.connect() as connection:
                 return await connection.run_sync(work)
-        except (SQLAlchemyError, OSError, TimeoutError) as exc:
+        except _ERRORS as exc:
             raise _store_error(exc) from exc
 
     async def write(self, work: Work[T], *, bulk: bool = False) -> T:
@@ -41,7 +46,7 @@ class PostgreSQLDatabase:
             with anyio.CancelScope(shield=True):
                 async with self._engine.begin() as connection:
                     result = await connection.run_sync(work)
-        except (SQLAlchemyError, OSError, TimeoutError) as exc:
+        except _ERRORS as exc:
             raise _store_error(exc) from exc
         return result
 
@@ -58,17 +63,12 @@ async def open_postgresql(url: URL) -> AsyncIterator[PostgreSQLDatabase]:
     }
     if "sslmode" in query:
         arguments["ssl"] = query.pop("sslmode")
-    try:
-        engine = create_async_engine(
-            url.set(drivername="postgresql+asyncpg", query=query),
-            connect_args=arguments,
-            pool_size=_POOL_SIZE,
-            pool_pre_ping=True,
-        )
-    except ImportError as exc:
-        raise ConfigurationError(
-            "PostgreSQL needs asyncpg; install code-interpreter-tools[postgres]."
-        ) from exc
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg", query=query),
+        connect_args=arguments,
+        pool_size=_POOL_SIZE,
+        pool_pre_ping=True,
+    )
     try:
         yield PostgreSQLDatabase(engine)
     finally:
@@ -78,4 +78,7 @@ async def open_postgresql(url: URL) -> AsyncIterator[PostgreSQLDatabase]:
 
 def _store_error(exc: Exception) -> StoreError:
     original = exc.orig if isinstance(exc, DBAPIError) else exc
-    return StoreError(f"The record store failed: {type(original).__name__}.")
+    reason = type(original).__name__  # the server's text may quote what was being stored
+    if isinstance(original, OSError):
+        reason = f"it cannot be reached ({original})"
+    return StoreError(f"The record store failed: {reason}.")

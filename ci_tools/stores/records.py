@@ -365,8 +365,12 @@ def _open_database(url: str | URL) -> AbstractAsyncContextManager[Database]:
             return open_sqlite(parsed)
         case "postgresql" | "postgres":
             # Who keeps records in a SQLite file need not wait for SQLAlchemy's asyncio side.
-            from ci_tools.stores.postgresql import open_postgresql
-
+            try:
+                from ci_tools.stores.postgresql import open_postgresql
+            except ImportError as exc:
+                raise ConfigurationError(
+                    "PostgreSQL needs asyncpg: pip install 'code-interpreter-tools[postgres]'."
+                ) from exc
             return open_postgresql(parsed)
         case name:
             raise ConfigurationError(f"database_url: {name!r} is not one of sqlite and postgresql.")

@@ -102,7 +102,9 @@ class _App:
         self._service: SessionService | None = None
         self._verifier = PrincipalVerifier(self._find_principal, run_secret=run_secret)
         self._server = create_server(
-            self._opened_service, default_session=False, public_url=base_url
+            self._opened_service,
+            default_session=False,
+            public_url=base_url,
         )
 
     def build(self) -> Starlette:

@@ -37,10 +37,9 @@ from mcp.types import (
     JSONRPCResponse,
 )
 
-logger = logging.getLogger(__name__)
+from ci_tools_mcp import DEFAULT_SESSION_HEADER
 
-DEFAULT_SESSION_HEADER = "ci-tools-default-session"
-"""Calls of one principal with the same value here share a session when they name none."""
+logger = logging.getLogger(__name__)
 
 _TIMEOUT = httpx2.Timeout(10.0, read=300.0)
 """Seconds; the service sends a sign of life on silent answers every 15."""

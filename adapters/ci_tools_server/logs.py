@@ -1,7 +1,8 @@
 """Log lines on stderr: text for people, one JSON object per line for programs.
 
 Nothing here filters: the rule that no code, output, file content or secret is logged is kept where
-the lines are written. Libraries that log requests (with addresses) stay at `warning`.
+our lines are written. Libraries keep no such rule (a database driver logs every statement with its
+values, an HTTP client every address), so from them only warnings pass.
 """
 
 import json
@@ -9,8 +10,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_CHATTY = ("httpx2", "httpcore2", "uvicorn.access", "mcp", "sse_starlette", "alembic", "asyncio")
-"""Loggers that write a line per request, some of them with addresses in it."""
+_OURS = ("ci_tools", "ci_tools_jupyter", "ci_tools_mcp", "ci_tools_server")
 
 
 class JsonFormatter(logging.Formatter):
@@ -30,7 +30,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logs(level: str) -> None:
-    """Send log records of `level` (debug, info, warning, error) and above to stderr."""
+    """Send our log records of `level` (debug, info, warning, error) and above to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     if sys.stderr.isatty():
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
@@ -38,7 +38,6 @@ def configure_logs(level: str) -> None:
         handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level.upper())
-    for name in _CHATTY:
-        logger = logging.getLogger(name)
-        logger.setLevel(max(logging.WARNING, root.level))
+    root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())

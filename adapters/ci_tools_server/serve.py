@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import uvicorn
 
 from ci_tools import open_service
@@ -18,7 +19,7 @@ from ci_tools_server.app import create_app, to_base_url
 from ci_tools_server.logs import configure_logs
 from ci_tools_server.origin import is_loopback
 from ci_tools_server.run_file import RunFile, new_secret, remove_run_file, write_run_file
-from ci_tools_server.traces import open_traces
+from ci_tools_server.traces import Traces, open_traces
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,28 @@ def serve(settings: Settings) -> None:
     """
     check_exposure(settings)
     configure_logs(settings.log_level)
+    # uvicorn raises the signal again when it has stopped: by then there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: None)
     with _listen(settings) as listener, open_traces() as traces:
-        port: int = listener.getsockname()[1]
-        run = RunFile(url=_local_url(settings, port), pid=os.getpid(), secret=new_secret())
+        anyio.run(_serve_on, listener, settings, traces)
+
+
+async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces) -> None:
+    port: int = listener.getsockname()[1]
+    run = RunFile(url=_local_url(settings, port), pid=os.getpid(), secret=new_secret())
+    # Opened here and not by the app's lifespan, whose errors uvicorn would log with a traceback.
+    async with open_service(settings) as service:
+        if settings.auth == "token":
+            await _make_first_token(service)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[SessionService]:
+            yield service
+
         app = create_app(
             settings,
-            open_service=lambda: _open_with_token(settings),
+            open_service=opened,
             base_url=to_base_url(settings, port=port),
             run_secret=run.secret,
             traces=traces,
@@ -55,13 +72,19 @@ def serve(settings: Settings) -> None:
             server_header=False,
             timeout_graceful_shutdown=_STOP_GRACE,
         )
-        server = _Server(config, settings, run)
-        # uvicorn raises the signal again when it has stopped: by then there is nothing left to do.
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda number, frame: None)
-        server.run(sockets=[listener])
-        if not server.started:
-            raise ConfigurationError("The service could not be started; the log above says why.")
+        await _Server(config, settings, run).serve(sockets=[listener])
+
+
+async def _make_first_token(service: SessionService) -> None:
+    if await service.list_tokens():
+        return
+    _, secret = await service.create_token()
+    # Not a log line: logs are kept, and this must not be.
+    sys.stderr.write(
+        f"Token of the principal 'local', shown only now: {secret}\n"
+        "Send it as `Authorization: Bearer …`; more by `ci-tools token create`.\n"
+    )
+    sys.stderr.flush()
 
 
 def check_exposure(settings: Settings) -> None:
@@ -86,31 +109,17 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        logger.info("listening on %s", to_base_url(self._settings, port=_port(self._run)))
         if not write_run_file(self._settings.state_dir, self._run):
             logger.warning(
                 "another `ci-tools serve` of %s is running: `ci-tools mcp` joins that one",
                 self._settings.state_dir,
             )
+        logger.info("listening on %s", to_base_url(self._settings, port=_port(self._run)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         remove_run_file(self._settings.state_dir, self._run)
         logger.info("stopping")
         await super().shutdown(sockets)
-
-
-@asynccontextmanager
-async def _open_with_token(settings: Settings) -> AsyncIterator[SessionService]:
-    async with open_service(settings) as service:
-        if settings.auth == "token" and not await service.list_tokens():
-            _, secret = await service.create_token()
-            # Not a log line: logs are kept, and this must not be.
-            sys.stderr.write(
-                f"Token of the principal 'local', shown only now: {secret}\n"
-                "Send it as `Authorization: Bearer …`; more by `ci-tools token create`.\n"
-            )
-            sys.stderr.flush()
-        yield service
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -150,6 +150,8 @@ def _open(path: Path) -> SQLiteDatabase:
 
 def _connect(engine: Engine) -> _Connected:
     connection = engine.connect()
+    # SQLAlchemy takes it to be in a transaction always, so that nothing else begins or commits one.
+    connection.begin()
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)
     try:

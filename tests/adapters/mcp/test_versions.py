@@ -1,14 +1,18 @@
 """Every protocol version in its own words: raw JSON-RPC over HTTP, without a client library."""
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
+import uvicorn
 
-from ci_tools import SessionService
+from ci_tools import SessionService, StepStatus
 from ci_tools_mcp import DEFAULT_SESSION_HEADER, progress
 from tests.adapters.mcp.servers import make_server
 
@@ -162,3 +166,52 @@ async def test_progress_comes_before_the_result(
     assert numbers == sorted(set(numbers))
     assert notes[-1]["params"]["message"] in {"0", "1", "2", "3", "4"}
     assert "0\n1\n2\n3\n4" in result["result"]["content"][0]["text"]
+
+
+@asynccontextmanager
+async def connect_by_socket(service: SessionService, version: str) -> AsyncIterator[Peer]:
+    """Serve on a real socket, for only there a client can hang up."""
+    app = make_server(service, default_session=False).streamable_http_app()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+        server = uvicorn.Server(config)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(server.serve, sockets=[listener]))
+            while not server.started:
+                await anyio.sleep(0.01)
+            async with httpx2.AsyncClient(base_url=url, timeout=20) as http:
+                yield Peer(http, version)
+            server.should_exit = True
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [("2025-11-25", StepStatus.IN_PROGRESS), (MODERN_VERSION, StepStatus.CANCELLED)],
+)
+async def test_hanging_up_cancels_only_since_the_version_that_says_so(
+    service: SessionService, version: str, status: StepStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.02)
+    session = await service.create_session()
+    arguments = {
+        "code": "import time\nprint('sleeping', flush=True)\ntime.sleep(60)",
+        "session_id": session.id,
+    }
+    params = {"name": "run_code", "arguments": arguments, "_meta": {"progressToken": "p"}}
+
+    with anyio.fail_after(30):
+        async with connect_by_socket(service, version) as peer:
+            await peer.start()
+            body, headers = peer.message("tools/call", params)
+            async with peer.http.stream("POST", "/mcp", json=body, headers=headers) as response:
+                async for line in response.aiter_lines():
+                    if "sleeping" in line:
+                        break
+            step = (await service.list_run_steps(session.id))[0]
+            step = await service.wait_run_step(step.id, timeout=0.5)
+            if status is StepStatus.CANCELLED:
+                step = await service.wait_run_step(step.id)
+
+            assert step.status is status
+            await service.cancel_run_step(step.id)

@@ -174,6 +174,9 @@ class ContentsWorkspace:
     async def _put(self, path: str, target: str, body: bytes) -> None:
         response = await self._request("PUT", target, body)
         if response.status_code not in (200, 201):
+            model = await self._find_model(f"{self._folder}/{target}")
+            if model is not None and model.get("type") == "directory":
+                raise InvalidPathError(path, "a folder is in its place")
             raise self._to_error(path, response)
 
     async def _rename(self, part: str, path: str) -> None:

@@ -60,16 +60,13 @@ def run_app(options: dict[str, Any], ready: int) -> None:
         app.initialize(argv=[], find_extensions=False)
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR"):
         os.environ.pop(name, None)  # not for kernels
-    os.write(ready, json.dumps({"port": _to_port(app)}).encode() + b"\n")
-    os.close(ready)
+
+    def announce() -> None:
+        os.write(ready, json.dumps({"port": app.port}).encode() + b"\n")
+        os.close(ready)
+
+    app.io_loop.add_callback(announce)  # it listens by then: that was added before
     app.start()
-
-
-def _to_port(app: ServerApp) -> int | None:
-    if app.sock:
-        return None
-    sockets = app.http_server._sockets.values()
-    return int(next(iter(sockets)).getsockname()[1])
 
 
 def list_own_processes() -> set[int]:

@@ -122,7 +122,7 @@ def _place(path: str, make: bool = False) -> str:
             raise FileNotFoundError(path)
         place = os.path.join(place, name)
         if os.path.islink(place):
-            raise FileNotFoundError(path)
+            raise FileExistsError(path) if make else FileNotFoundError(path)
         if make and not os.path.isdir(place):
             os.mkdir(place)
     if names[-1] in ("", ".", ".."):

@@ -444,7 +444,7 @@ class LiveSession:
         if workspace is None or self._seen is None:
             return ()
         try:
-            now = {stat.path: stat for stat in listing} if listing else await _list(workspace)
+            now = _by_path(listing) if listing is not None else await _list(workspace)
             changes = []
             for path, stat in now.items():
                 if self._seen.get(path) != stat:
@@ -473,7 +473,11 @@ class LiveSession:
 
 
 async def _list(workspace: Workspace) -> dict[str, FileStat]:
-    return {stat.path: stat for stat in await workspace.list_files(limit=LISTED_FILES)}
+    return _by_path(await workspace.list_files(limit=LISTED_FILES))
+
+
+def _by_path(listing: Sequence[FileStat]) -> dict[str, FileStat]:
+    return {stat.path: stat for stat in listing}
 
 
 async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:

@@ -158,7 +158,7 @@ async def http_client(folder: Path) -> AsyncIterator[Client]:
         created = await anyio.run_process(
             [COMMAND, "token", "create", "--principal", "bench"], env={**os.environ, **env}
         )
-        secret = re.search(r"\bcit_\w+", created.stdout.decode())
+        secret = re.search(r"\bcit_[\w-]+", created.stdout.decode())
         assert secret is not None, "`ci-tools token create` printed no token"
         headers = {"Authorization": f"Bearer {secret[0]}"}
         async with httpx2.AsyncClient(headers=headers, timeout=START_LIMIT) as http:

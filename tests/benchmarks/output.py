@@ -16,6 +16,9 @@ BIG_TEXT = "x" * (MEGABYTES * 1_000_000)
 PRINTS_CODE = "for number in range(5000): print(number, flush=True)"
 PRINTS_TEXT = "".join(f"{number}\n" for number in range(5000))
 
+RAW_ATTEMPTS = 10
+"""A busy raw client loses messages (ZMQ drops what exceeds 1,000 in a queue): it may try again."""
+
 
 async def read_saved_text(service: SessionService, step: RunStep) -> str:
     """Return the whole text of a step as it is stored."""
@@ -41,11 +44,13 @@ async def measure_output(name: str, code: str, text: str, *, rounds: int) -> lis
                 return seconds
 
             async def run_raw() -> float:
-                started = perf_counter()
-                kernel.execute(code)
-                seconds = perf_counter() - started
-                assert kernel.text == text
-                return seconds
+                for _ in range(RAW_ATTEMPTS):
+                    started = perf_counter()
+                    kernel.execute(code)
+                    seconds = perf_counter() - started
+                    if kernel.text == text:
+                        return seconds
+                raise RuntimeError("the raw client lost output each time")
 
             ours, raw = await interleave([run, run_raw], rounds=rounds)
     return [to_row(name, ours * 1e3, "ms", raw * 1e3)]

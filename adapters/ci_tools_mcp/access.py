@@ -32,9 +32,6 @@ DEFAULT_SESSION_HEADER = "ci-tools-default-session"
 DEFAULT_SESSION = "default"
 """The name of the session that calls without a session id share; other kernels append theirs."""
 
-START_LIMIT = 50.0
-"""Seconds that a call waits for the service to open."""
-
 OpenService = Callable[[], AbstractAsyncContextManager["SessionService"]]
 
 
@@ -106,6 +103,8 @@ class Access:
             await service.warm_session(session_id)
         except (CIToolsError, ToolError) as exc:
             logger.warning("The default session is not warmed: %s", exc)
+        except Exception:  # the outermost handler of this task: the tools may work all the same
+            logger.exception("The default session is not warmed")
 
     async def service(self) -> "SessionService":
         """Return the service for the caller's principal; waits until it is open.
@@ -114,7 +113,7 @@ class Access:
             ToolError: It could not be opened, or takes too long.
         """
         if not self._settled.is_set():
-            with anyio.move_on_after(START_LIMIT):
+            with anyio.move_on_after(self.options.wait_limit):
                 await self._settled.wait()
         if self._service is not None:
             return self._service.act_as(find_principal())

@@ -77,8 +77,8 @@ def _next_calls(step: RunStep, rendered: Rendered) -> list[str]:
         lines += _image_calls(step, rendered)
     if not step.status.is_final:
         lines.append(
-            f'It goes on. To wait for it: get_run_step(step_id="{step.id}", wait_s=50); '
-            "to stop it: cancel_run_step."
+            "The code is not done yet. To wait for it: "
+            f'get_run_step(step_id="{step.id}", wait_s=50); to stop it: cancel_run_step.'
         )
     return lines
 

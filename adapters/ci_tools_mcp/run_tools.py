@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import anyio
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 from pydantic import Field
@@ -43,6 +44,7 @@ async def run_code(
     plots, changed files, and the session_id to pass next time.
     """
     access = context.request_context.lifespan_context
+    deadline = anyio.current_time() + min(wait_s, access.options.wait_limit)
     service = await access.service()
     with tool_errors():
         chosen = await _choose_session(context, session_id=session_id, kernel=kernel)
@@ -54,7 +56,7 @@ async def run_code(
             access.forget_default_session(chosen)
             chosen = await _choose_session(context, session_id=None, kernel=kernel)
             step = await service.submit_code(chosen, code, timeout=timeout_s)
-        return await _await_result(context, step, wait_s=wait_s)
+        return await _await_result(context, step, deadline=deadline)
 
 
 async def get_run_step(
@@ -82,9 +84,12 @@ async def get_run_step(
 
 async def cancel_run_step(context: Call, step_id: str) -> CallToolResult:
     """Stop running or queued code; variables stay."""
-    service = await context.request_context.lifespan_context.service()
+    access = context.request_context.lifespan_context
+    service = await access.service()
     with tool_errors():
-        step = await service.cancel_run_step(step_id)
+        step = await service.get_run_step(step_id)
+        with anyio.move_on_after(access.options.wait_limit):
+            step = await service.cancel_run_step(step_id)
     return CallToolResult(
         content=[TextContent(type="text", text=step_line(step))],
         structured_content={"step_id": step.id, "status": step.status.value},
@@ -127,10 +132,11 @@ async def _choose_session(context: Call, *, session_id: str | None, kernel: str 
     return (await service.create_session(kernelspec=kernel)).id
 
 
-async def _await_result(context: Call, step: RunStep, *, wait_s: float) -> CallToolResult:
-    access = context.request_context.lifespan_context
-    service = await access.service()
-    seconds = min(wait_s, access.options.wait_limit)
+async def _await_result(context: Call, step: RunStep, *, deadline: float) -> CallToolResult:
+    """Return the step when it is final, or as it is when the call must return."""
+    service = await context.request_context.lifespan_context.service()
+    # The service may have been opened first, and hosts count from the start of the call.
+    seconds = deadline - anyio.current_time()
     if seconds > 0:
         step = await wait_for_step(context, service, step.id, seconds=seconds, is_owner=True)
     result = to_result(step, resource_links=_links(context))

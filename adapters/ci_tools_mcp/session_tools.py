@@ -1,14 +1,17 @@
 """The tools for sessions: create, list, restart, close."""
 
+import logging
 from typing import Annotated, Any
 
 import anyio
 from pydantic import Field
 
-from ci_tools.errors import CIToolsError
+from ci_tools.errors import BackendError, CIToolsError
 from ci_tools.models import RunStep, Session
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.failures import tool_errors
+
+logger = logging.getLogger(__name__)
 
 
 async def create_session(
@@ -58,6 +61,9 @@ async def restart_session(
             restart.session, restart.replayed = restarted.session, restarted.replayed
         except CIToolsError as exc:
             restart.error = exc
+        except Exception:  # the outermost handler of this task
+            logger.exception("A session could not be restarted")
+            restart.error = BackendError("The restart failed; the server's log says why.")
         finally:
             restart.done.set()
 

@@ -55,14 +55,14 @@ def test_a_cleared_bar_leaves_nothing_behind() -> None:
     [
         "\r" * 5_000_000,
         "a\r" * 1_000_000,
-        "a\b" * 500_000,
-        "x" * 1_000_000 + "\x1b[2Ky" * 100_000,
-        ("x" * 1_000 + "\x1b[1K") * 1_000,
-        "\x1b[2K\x1b[500Cx" * 50_000,
-        "\x1b]" * 500_000,
+        "a\b" * 100_000,
+        "x" * 300_000 + "\x1b[2Ky" * 20_000,
+        ("x" * 1_000 + "\x1b[1K") * 300,
+        "\x1b[2K\x1b[500Cx" * 10_000,
+        "\x1b]" * 100_000,
         "\x1b]" + "a" * 1_000_000,
         "\x1b[" + "9" * 1_000_000,
-        "\n" * 200_000 + "\x1b[A" * 200_000 + "\x1b[J",
+        "\n" * 50_000 + "\x1b[A" * 50_000 + "\x1b[J",
     ],
 )
 def test_time_does_not_explode(text: str) -> None:
@@ -70,9 +70,9 @@ def test_time_does_not_explode(text: str) -> None:
 
     fold_text(text)
 
-    assert time.process_time() - start < 10, "this takes about half a second if it is linear"
+    assert time.process_time() - start < 10, "a tenth of a second if it is linear"
 
 
 def test_any_characters_are_taken() -> None:
-    for code in range(0x110000 // 97):
-        fold_text(f"a{chr(code * 97)}\x1b{chr(code % 256)}b\x1b[{chr(code % 128)}c")
+    for code in range(0x110000 // 997):
+        fold_text(f"a{chr(code * 997)}\x1b{chr(code % 256)}b\x1b[{chr(code % 128)}c")

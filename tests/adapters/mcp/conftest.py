@@ -27,6 +27,15 @@ async def service(settings: Settings, tmp_path: Path) -> AsyncIterator[SessionSe
 
 
 @pytest.fixture
+async def small_service(settings: Settings, tmp_path: Path) -> AsyncIterator[SessionService]:
+    """A service that keeps only 1000 bytes of text in a step."""
+    small = settings.model_copy(update={"text_limit": 1000})
+    backend = FakeBackend(tmp_path / "small")
+    async with open_service(small, backend=backend) as service:
+        yield service
+
+
+@pytest.fixture
 async def client(service: SessionService) -> AsyncIterator[Client]:
     """A client of a server as on stdio: calls without a session id share one."""
     async with Client(make_server(service)) as client:

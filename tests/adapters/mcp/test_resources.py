@@ -17,7 +17,7 @@ from mcp.types import (
 
 from ci_tools import SessionService
 from ci_tools_mcp import resources, uris
-from tests.adapters.mcp.servers import call, session_of, step_of, structured
+from tests.adapters.mcp.servers import call, make_server, session_of, step_of, structured
 
 
 async def read(client: Client, uri: str) -> TextResourceContents | BlobResourceContents:
@@ -98,6 +98,21 @@ async def test_a_step_has_its_whole_output(client: Client) -> None:
     assert step["outputs"][0]["text"] == "x" * 100_000 + "\n"
     assert step["outputs"][1]["name"] == "ZeroDivisionError"
     assert step["code"].startswith("print")
+
+
+async def test_a_step_whose_output_was_cut_has_its_whole_text(
+    small_service: SessionService,
+) -> None:
+    async with Client(make_server(small_service)) as client:
+        code = "print('x' * 5_000)\ndisplay({'text/plain': 'y'}, raw=True)"
+        result = await call(client, "run_code", code=code)
+        text = await read_text(client, uris.step_uri(session_of(result), step_of(result)))
+
+    step = json.loads(text)
+    assert step["text"].startswith("x" * 5_000)
+    assert step["text_size"] >= 5_001
+    assert step["outputs"][0]["omitted_bytes"] > 0
+    assert step["outputs"][1]["data"] == {"text/plain": "y"}
 
 
 async def test_a_session_is_a_notebook(client: Client) -> None:

@@ -1,12 +1,10 @@
 import base64
-from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 from mcp import Client
 
-from ci_tools import LOCAL, RunStep, SessionService, Settings, StepStatus, open_service
-from ci_tools.testing import FakeBackend
+from ci_tools import LOCAL, RunStep, SessionService, StepStatus
 from ci_tools_mcp import progress
 from ci_tools_mcp.content import META_KEY
 from tests.adapters.mcp.servers import (
@@ -311,15 +309,6 @@ async def test_long_text_is_cut_and_read_on_by_offset(client: Client) -> None:
     assert len(text_of(result)) < 21_000
     assert "offset=0" in text_of(result)
     assert "".join(pages) == expected
-
-
-@pytest.fixture
-async def small_service(tmp_path: object, settings: Settings) -> AsyncIterator[SessionService]:
-    """A service that keeps only 1000 bytes of text in a step."""
-    small = settings.model_copy(update={"text_limit": 1000})
-    backend = FakeBackend(settings.state_dir.parent / "small")
-    async with open_service(small, backend=backend) as service:
-        yield service
 
 
 async def test_the_spooled_text_is_read_on_by_offset(small_service: SessionService) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,12 +17,7 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
-from ci_tools.errors import CIToolsError, NotFoundError
-from ci_tools.models import LOCAL
-
-if TYPE_CHECKING:
-    from ci_tools.models import Session
-    from ci_tools.service import SessionService
+from ci_tools import LOCAL, CIToolsError, NotFoundError, Session, SessionService
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +27,7 @@ DEFAULT_SESSION_HEADER = "ci-tools-default-session"
 DEFAULT_SESSION = "default"
 """The name of the session that calls without a session id share; other kernels append theirs."""
 
-OpenService = Callable[[], AbstractAsyncContextManager["SessionService"]]
+OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +101,7 @@ class Access:
         except Exception:  # the outermost handler of this task: the tools may work all the same
             logger.exception("The default session is not warmed")
 
-    async def service(self) -> "SessionService":
+    async def service(self) -> SessionService:
         """Return the service for the caller's principal; waits until it is open.
 
         Raises:
@@ -138,7 +133,7 @@ class Access:
         return headers is not None and bool(headers.get(DEFAULT_SESSION_HEADER))
 
     async def default_session(
-        self, service: "SessionService", *, kernelspec: str | None = None
+        self, service: SessionService, *, kernelspec: str | None = None
     ) -> str:
         """Return the id of the principal's default session, which is made if there is none.
 
@@ -160,8 +155,8 @@ class Access:
         self._defaults = {key: id for key, id in self._defaults.items() if id != session_id}
 
     async def find_session(
-        self, context: Context[Any, Any], service: "SessionService", session_id: str | None
-    ) -> "Session":
+        self, context: Context[Any, Any], service: SessionService, session_id: str | None
+    ) -> Session:
         """Return the session that a call means.
 
         Raises:
@@ -190,6 +185,6 @@ def find_principal() -> str:
     return LOCAL if token is None else token.subject or token.client_id
 
 
-async def _find_session(service: "SessionService", name: str) -> str | None:
+async def _find_session(service: SessionService, name: str) -> str | None:
     sessions = await service.list_sessions()
     return next((session.id for session in sessions if session.name == name), None)

@@ -1,14 +1,9 @@
 """Completions for the arguments of prompts and resource templates."""
 
-from typing import TYPE_CHECKING
-
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import Completion
 
-from ci_tools.errors import CIToolsError
-
-if TYPE_CHECKING:
-    from ci_tools.service import SessionService
+from ci_tools import CIToolsError, SessionService
 
 _LIMIT = 100
 """Values that the protocol allows in one answer."""
@@ -18,7 +13,7 @@ _SCAN = 1_000
 
 
 async def complete(
-    service: "SessionService", name: str, value: str, known: dict[str, str]
+    service: SessionService, name: str, value: str, known: dict[str, str]
 ) -> Completion:
     """Return the ids, paths or kernels that begin with `value`; nothing for other arguments."""
     try:
@@ -29,7 +24,7 @@ async def complete(
     return Completion(values=found[:_LIMIT], total=len(found), has_more=len(found) > _LIMIT)
 
 
-async def _list_values(service: "SessionService", name: str, known: dict[str, str]) -> list[str]:
+async def _list_values(service: SessionService, name: str, known: dict[str, str]) -> list[str]:
     session_id = known.get("session_id", "")
     match name:
         case "session_id":

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
-from ci_tools.models import RunStep, StepStatus
+from ci_tools import RunStep, StepStatus
 from ci_tools.render import IMAGE_BYTES, Rendered, find_images, render_step
 from ci_tools_mcp.uris import file_uri, image_uri
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 
-from ci_tools.errors import CIToolsError, LimitError, NotFoundError
+from ci_tools import CIToolsError, LimitError, NotFoundError
 
 _OPERATOR = "The person who runs this server can find the cause with `ci-tools doctor`."
 
@@ -16,6 +16,7 @@ _ADVICE = {
     "file_too_large": "Split the file, or make it smaller.",
     "configuration": "",
     "service_closed": "The server is shutting down: try again in a moment.",
+    "store_error": f"Try again in a moment. {_OPERATOR}",
     "backend_error": f"Try again. {_OPERATOR}",
     "server_unavailable": f"Try again in a moment. {_OPERATOR}",
     "server_denied": _OPERATOR,

@@ -3,21 +3,18 @@
 import base64
 import binascii
 import fnmatch
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import Field
 
-from ci_tools.models import File
+from ci_tools import File, SessionService
 from ci_tools.render import IMAGE_BYTES
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.failures import tool_errors
 from ci_tools_mcp.uris import file_uri
 from ci_tools_mcp.versions import notify_changed, takes_resource_links
-
-if TYPE_CHECKING:
-    from ci_tools.service import SessionService
 
 PAGE = 20_000
 """Bytes of a text file that are read if the caller names no number."""
@@ -135,7 +132,7 @@ def _to_dict(session_id: str, file: File) -> dict[str, Any]:
 
 
 async def _read(
-    service: "SessionService", session_id: str, file: File, offset: int, length: int
+    service: SessionService, session_id: str, file: File, offset: int, length: int
 ) -> bytes:
     chunks = []
     async with service.open_file(session_id, file.path, offset=offset, length=length) as stream:

@@ -2,17 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from mcp.server.mcpserver import Context
 
-from ci_tools.errors import CIToolsError
+from ci_tools import CIToolsError, RunStep, SessionService, StepFinished, StepOutput, StreamOutput
 from ci_tools.folding import fold_text
-from ci_tools.models import RunStep, StepFinished, StepOutput, StreamOutput
-
-if TYPE_CHECKING:
-    from ci_tools.service import SessionService
 
 INTERVAL = 0.5
 """Seconds between two notifications at least; quick steps send none."""
@@ -34,7 +30,7 @@ Report = Callable[[float, float | None, str | None], Awaitable[None]]
 
 async def wait_for_step(
     context: Context[Any, Any],
-    service: "SessionService",
+    service: SessionService,
     step_id: str,
     *,
     seconds: float,
@@ -58,7 +54,7 @@ async def wait_for_step(
 
 
 async def _follow(
-    context: Context[Any, Any], service: "SessionService", step_id: str, *, seconds: float
+    context: Context[Any, Any], service: SessionService, step_id: str, *, seconds: float
 ) -> RunStep:
     finished: RunStep | None = None
     ticker = _Ticker(context.report_progress)

@@ -5,7 +5,7 @@ from typing import Annotated
 from mcp.server.mcpserver import MCPServer
 from pydantic import Field
 
-from ci_tools.models import RunStep
+from ci_tools import RunStep
 from ci_tools_mcp.access import Access, Call
 from ci_tools_mcp.failures import tool_errors
 

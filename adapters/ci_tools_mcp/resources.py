@@ -3,16 +3,17 @@
 import json
 import mimetypes
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
-from ci_tools.models import (
+from ci_tools import (
     DisplayOutput,
     ErrorOutput,
     Output,
     RunStep,
+    SessionService,
     StreamOutput,
 )
 from ci_tools.render import find_images
@@ -20,9 +21,6 @@ from ci_tools_mcp import uris
 from ci_tools_mcp.access import Access, Call
 from ci_tools_mcp.content import to_meta
 from ci_tools_mcp.failures import resource_errors
-
-if TYPE_CHECKING:
-    from ci_tools.service import SessionService
 
 RESOURCE_LIMIT = 16_000_000
 """Bytes of a file, or of a step's whole text, that one read returns."""
@@ -137,7 +135,7 @@ async def read_notebook(context: Call, session_id: str) -> str:
         return json.dumps(await service.export_notebook(session_id), indent=1)
 
 
-async def _describe(service: "SessionService") -> str:
+async def _describe(service: SessionService) -> str:
     """Return what this server is and what it offers, as JSON."""
     settings = service.settings
     with resource_errors():

@@ -7,9 +7,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
 from pydantic import Field
 
-from ci_tools.errors import NotFoundError
+from ci_tools import NotFoundError, RunStep
 from ci_tools.folding import fold_text
-from ci_tools.models import RunStep
 from ci_tools.render import TEXT_LIMIT, output_text
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.content import META_KEY, step_line, to_meta, to_result

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import anyio
 from pydantic import Field
 
-from ci_tools.errors import BackendError, CIToolsError
-from ci_tools.models import RunStep, Session
+from ci_tools import BackendError, CIToolsError, RunStep, Session
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.failures import tool_errors
 

@@ -30,6 +30,9 @@ START_TIMEOUT = 60.0
 _NOT_RUNNING = frozenset({301, 302, 303, 307, 308, 424, 502, 503, 504})
 """Status codes of a Hub's or another proxy's answer in place of a server that does not run."""
 
+_STOP_DELAYS = (0.2, 0.5, 1.0, 2.0)
+"""Seconds between attempts to stop a kernel."""
+
 _BODY_LIMIT = 300
 """Characters of a server's own error message that are shown."""
 
@@ -161,9 +164,14 @@ class JupyterServer:
 
     async def stop_kernel(self, kernel_id: str) -> None:
         """End a kernel; nothing happens if there is none."""
-        response = await self.request("DELETE", _kernel_path(kernel_id))
-        if not _says_lost(response):
-            self._checked(response)
+        for delay in _STOP_DELAYS:
+            response = await self.request("DELETE", _kernel_path(kernel_id))
+            if _says_lost(response):
+                return
+            if response.status_code != 500:
+                break
+            await anyio.sleep(delay)  # a server that is restarting the kernel stumbles over this
+        self._checked(response)
 
     async def request(
         self,
@@ -243,12 +251,6 @@ class JupyterServer:
 def quote_path(path: str) -> str:
     """Return a path of the server's files as it stands in a URL."""
     return quote(path, safe="/")
-
-
-async def wait_patiently(delay: float) -> float:
-    """Sleep `delay` seconds and return the next delay: doubled, at most 5 seconds."""
-    await anyio.sleep(delay)
-    return min(delay * 2, 5.0)
 
 
 def _kernel_path(kernel_id: str) -> str:

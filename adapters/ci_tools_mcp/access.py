@@ -1,8 +1,9 @@
 """Who calls, and the service that answers: opened in the background, shared by all connections.
 
-How this works: the server's lifespan starts to open the service and is ready at once, so that a
-host gets its first answers while the service (database, Jupyter Server, kernel) still starts. A
-tool waits for it. Every call acts as its principal: the subject of the verified token, or `local`.
+How this works: the server's lifespan is ready at once. After the first answer has gone out, or when
+a tool asks for it, the service (database, Jupyter Server, kernel) is opened in the background, and
+tools wait for it: a host gets its first answer before anything heavy is imported. Every call acts
+as its principal: the subject of the verified token, or `local`.
 """
 
 import logging
@@ -26,6 +27,9 @@ DEFAULT_SESSION_HEADER = "ci-tools-default-session"
 
 DEFAULT_SESSION = "default"
 """The name of the session that calls without a session id share; other kernels append theirs."""
+
+ANSWER_DELAY = 0.05
+"""Seconds in which the first answer can leave before imports keep the event loop busy."""
 
 OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService]]
 
@@ -52,6 +56,8 @@ class Access:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._answered = anyio.Event()
+        self._wanted = anyio.Event()
         self._settled = anyio.Event()
         self._closing = anyio.Event()
         self._service: SessionService | None = None
@@ -67,14 +73,17 @@ class Access:
             owner.start_soon(self._own, open_service)
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                if self.options.default_session:
-                    tasks.start_soon(self._warm_up)
+                tasks.start_soon(self._warm_up)
                 yield self
                 tasks.cancel_scope.cancel()
             self._closing.set()
+            self._wanted.set()
 
     async def _own(self, open_service: OpenService) -> None:
         """Open and close the service in one task; a failure to open is kept for the callers."""
+        await self._wanted.wait()
+        if self._closing.is_set():
+            return
         try:
             async with open_service() as service:
                 self._service = service
@@ -91,7 +100,12 @@ class Access:
             self._settled.set()
 
     async def _warm_up(self) -> None:
-        """Have the kernel of the default session started before somebody asks for it."""
+        """Open the service, and start the default session's kernel, before somebody asks for it."""
+        await self._answered.wait()
+        await anyio.sleep(ANSWER_DELAY)
+        self._wanted.set()
+        if not self.options.default_session:
+            return
         try:
             service = await self.service()
             session_id = await self.default_session(service)
@@ -101,12 +115,17 @@ class Access:
         except Exception:  # the outermost handler of this task: the tools may work all the same
             logger.exception("The default session is not warmed")
 
+    def note_answer(self) -> None:
+        """Take note that a message of a client has been answered."""
+        self._answered.set()
+
     async def service(self) -> SessionService:
         """Return the service for the caller's principal; waits until it is open.
 
         Raises:
             ToolError: It could not be opened, or takes too long.
         """
+        self._wanted.set()
         if not self._settled.is_set():
             with anyio.move_on_after(self.options.wait_limit):
                 await self._settled.wait()

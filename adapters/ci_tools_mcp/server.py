@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mcp.server.caching import CacheHint
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.exceptions import MCPError
@@ -107,6 +108,7 @@ class _Server(MCPServer[Access]):
             version=_find_version(),
             lifespan=lifespan,
             log_level="WARNING",
+            middleware=[_note_answer],
             cache_hints={
                 "tools/list": CacheHint(ttl_ms=_HOUR_MS, scope="public"),
                 "prompts/list": CacheHint(ttl_ms=_HOUR_MS, scope="public"),
@@ -151,6 +153,13 @@ class _Server(MCPServer[Access]):
             cause = exc.__cause__ if exc.__cause__ is not None else exc
             inner = cause.__cause__ if cause.__cause__ is not None else cause
             raise MCPError(code=INVALID_PARAMS, message=str(inner)) from exc
+
+
+async def _note_answer(ctx: ServerRequestContext[Access], call_next: CallNext) -> HandlerResult:
+    try:
+        return await call_next(ctx)
+    finally:
+        ctx.lifespan_context.note_answer()
 
 
 def _add_tools(server: MCPServer[Access]) -> None:

@@ -10,6 +10,7 @@ from mcp import Client
 
 from ci_tools import ConfigurationError, SessionService
 from ci_tools_mcp import create_server
+from ci_tools_mcp.access import Access, Options
 from tests.adapters.mcp.servers import body_of, call, make_server, text_of
 
 TOOLS = [
@@ -99,6 +100,19 @@ async def test_a_host_is_answered_before_the_service_is_open(service: SessionSer
 
     assert len(tools) == len(TOOLS)
     assert body_of(results[0]) == "42"
+
+
+async def test_nothing_is_opened_for_a_host_that_says_nothing() -> None:
+    @asynccontextmanager
+    async def never() -> AsyncIterator[SessionService]:
+        raise AssertionError("opened")
+        yield
+
+    access = Access(
+        Options(default_session=True, resource_links=True, wait_limit=1, public_url=None)
+    )
+    async with access.open(never):
+        await anyio.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize(

@@ -125,16 +125,17 @@ class ServerProcess:
     root: Path
     port: int
     health: str
+    base: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://127.0.0.1:{self.port}/{self.base}"
 
     def to_profile(self, *, port: int | None = None) -> JupyterServerProfile:
         """Return the setting that names it, perhaps by way of another port."""
-        url = f"http://127.0.0.1:{port or self.port}/"
+        url = f"http://127.0.0.1:{port or self.port}/{self.base}"
         return JupyterServerProfile.model_validate({"url": url, "token": TOKEN})
 
     def start(self) -> None:
@@ -176,7 +177,7 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def jupyter_server(root: Path, *options: str) -> Iterator[ServerProcess]:
-    """Run a stock Jupyter Server."""
+    """Run a stock Jupyter Server below a base path."""
     port = find_port()
     server = ServerProcess(
         command=[
@@ -185,12 +186,14 @@ def jupyter_server(root: Path, *options: str) -> Iterator[ServerProcess]:
             f"--ServerApp.port={port}",
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={root}",
+            "--ServerApp.base_url=/user/ada/",
             f"--IdentityProvider.token={TOKEN}",
             *options,
         ],
         root=root,
         port=port,
         health="api/status",
+        base="user/ada/",
     )
     yield from _running(server)
 

@@ -236,39 +236,15 @@ async def test_a_kernel_that_somebody_restarts_has_died(
 # --- the server
 
 
-async def test_a_server_that_is_killed_is_unavailable(
+async def test_a_server_that_starts_anew_has_lost_its_kernels_and_one_that_stays_away_all(
     tmp_path: Path, own_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ci_tools_jupyter.kernel, "PATIENCE", 1.0)
-    backend = JupyterBackend(state_dir=tmp_path, remotes={"own": own_server.to_profile()})
-    async with backend.open():
-        ref = await start(backend, "own")
-        async with backend.connect(ref) as kernel:
-            execution = await kernel.execute(
-                "print('busy', flush=True)\nwhile True: pass", execution_id=uuid4().hex
-            )
-            await wait_for_text(execution, "busy")
-            own_server.kill()
-
-            with pytest.raises(ServerUnavailableError):
-                await follow(execution)
-            with pytest.raises(ServerUnavailableError):
-                await kernel.execute("1", execution_id=uuid4().hex)
-
-        with pytest.raises(ServerUnavailableError):
-            await start(backend, "own")
-
-
-async def test_a_server_that_starts_anew_has_lost_its_kernels(
-    tmp_path: Path, own_server: ServerProcess
-) -> None:
+    busy_code = "print('busy', flush=True)\nwhile True: pass"
     backend = JupyterBackend(state_dir=tmp_path, remotes={"own": own_server.to_profile()})
     async with backend.open():
         ref, idle_ref = await start(backend, "own"), await start(backend, "own")
         async with backend.connect(ref) as kernel, backend.connect(idle_ref) as idle:
-            execution = await kernel.execute(
-                "print('busy', flush=True)\nwhile True: pass", execution_id=uuid4().hex
-            )
+            execution = await kernel.execute(busy_code, execution_id=uuid4().hex)
             await wait_for_text(execution, "busy")
             own_server.kill()
             await anyio.to_thread.run_sync(own_server.start)
@@ -277,8 +253,19 @@ async def test_a_server_that_starts_anew_has_lost_its_kernels(
                 await follow(execution)
             with pytest.raises(KernelLostError):
                 await idle.execute("1", execution_id=uuid4().hex)
-        async with connected(backend, "own") as kernel:
-            assert (await run(kernel, "1 + 1")).result == "2"
+
+        monkeypatch.setattr(ci_tools_jupyter.kernel, "PATIENCE", 1.0)
+        async with backend.connect(await start(backend, "own")) as kernel:
+            execution = await kernel.execute(busy_code, execution_id=uuid4().hex)
+            await wait_for_text(execution, "busy")
+            own_server.kill()
+
+            with pytest.raises(ServerUnavailableError):
+                await follow(execution)
+            with pytest.raises(ServerUnavailableError):
+                await kernel.execute("1", execution_id=uuid4().hex)
+        with pytest.raises(ServerUnavailableError):
+            await start(backend, "own")
 
 
 async def test_a_wrong_token_is_denied(tmp_path: Path, stock_server: ServerProcess) -> None:

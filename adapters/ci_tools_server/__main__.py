@@ -20,7 +20,7 @@ def main() -> None:
         else:
             from ci_tools_server.commands import application
 
-            application()
+            application(prog_name="ci-tools")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - outermost handler: sorts ours from bugs

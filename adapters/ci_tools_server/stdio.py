@@ -5,13 +5,16 @@ ways needs is imported when it is taken, and the command line is not read by typ
 """
 
 import argparse
+import importlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
 
+from ci_tools import open_service
 from ci_tools.errors import ConfigurationError
 from ci_tools.settings import Settings
 from ci_tools_server.host import watch_host
@@ -19,7 +22,9 @@ from ci_tools_server.logs import configure_logs
 from ci_tools_server.run_file import find_run
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
+
+    from mcp.server.context import CallNext, HandlerResult
 
     from ci_tools.service import SessionService
     from ci_tools_server.bridge import Target
@@ -69,12 +74,31 @@ def _parser() -> argparse.ArgumentParser:
 def _serve_alone(settings: Settings, *, default_session: bool) -> None:
     from ci_tools_mcp import create_server
 
-    def open_service_late() -> "AbstractAsyncContextManager[SessionService]":
-        from ci_tools import open_service
+    answered = anyio.Event()
 
-        return open_service(settings)
+    @asynccontextmanager
+    async def open_after_first_answer() -> "AsyncIterator[SessionService]":
+        await answered.wait()
+        # In a thread: 0.3 s of imports would hold up the answer that is just being written.
+        await anyio.to_thread.run_sync(_import_stores)
+        async with open_service(settings) as service:
+            yield service
 
-    create_server(open_service_late, default_session=default_session).run("stdio")
+    async def note_answer(ctx: Any, call_next: "CallNext") -> "HandlerResult":
+        try:
+            return await call_next(ctx)
+        finally:
+            answered.set()
+
+    server = create_server(open_after_first_answer, default_session=default_session)
+    server.middleware.append(note_answer)
+    server.run("stdio")
+
+
+def _import_stores() -> None:
+    for name in ("ci_tools.stores.records", "ci_tools.stores.blobs", "ci_tools_jupyter"):
+        with suppress(ImportError):  # `open_service` says better what is missing
+            importlib.import_module(name)
 
 
 def _running_target(settings: Settings) -> "Callable[[], Target | None] | None":

@@ -99,6 +99,7 @@ class JupyterKernel:
         self._heard_at = anyio.current_time()
         self._pings = 0
         self._detector = StallDetector()
+        self._over_tcp = False
         if channels is not None:
             self._adopt(channels)
             self._usable.set()
@@ -256,7 +257,7 @@ class JupyterKernel:
             logger.warning("kernel %s sent %s", self.ref.kernel_id, exc)
 
     def _hand_over(self, exchange: Exchange, message: Message) -> None:
-        if not self._detector.stalling:
+        if self._over_tcp and not self._detector.stalling:
             self._detector.note(message.sent_at, time.time())
             if self._detector.stalling:
                 self._stalling.set()
@@ -349,6 +350,7 @@ class JupyterKernel:
 
     def _adopt(self, channels: Channels) -> None:
         self._channels = channels
+        self._over_tcp = channels.over_tcp
         self._detector = StallDetector(stalling=not channels.acknowledges)
 
     async def _probe(self) -> None:

@@ -34,7 +34,7 @@ from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
 from ci_tools_server.run_file import run_id
-from ci_tools_server.tickets import TicketRoutes
+from ci_tools_server.tickets import TicketRoutes, to_response
 from ci_tools_server.traces import Traces
 
 logger = logging.getLogger(__name__)
@@ -186,8 +186,12 @@ class _App:
     async def _tell_metrics(self, request: Request) -> Response:
         if not is_loopback(self._settings.host) and request.user.display_name != LOCAL:
             return PlainTextResponse("A token of the principal 'local' is needed.\n", 401)
-        sessions, steps = self._find_service().count_live()
-        text = self._metrics.to_text(live_sessions=sessions, unfinished_steps=steps)
+        service = self._find_service()
+        try:
+            load = await service.measure_load()
+        except CIToolsError as error:
+            return to_response(error)
+        text = self._metrics.to_text(load, unfinished_steps=service.count_live()[1])
         return Response(text, media_type=_METRICS_TYPE)
 
     async def _tell_resource(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ import importlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,8 +23,6 @@ from ci_tools_server.run_file import find_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from mcp.server.context import CallNext, HandlerResult
 
     from ci_tools.service import SessionService
     from ci_tools_server.bridge import Target
@@ -74,25 +72,14 @@ def _parser() -> argparse.ArgumentParser:
 def _serve_alone(settings: Settings, *, default_session: bool) -> None:
     from ci_tools_mcp import create_server
 
-    answered = anyio.Event()
-
     @asynccontextmanager
-    async def open_after_first_answer() -> "AsyncIterator[SessionService]":
-        await answered.wait()
-        # In a thread: 0.3 s of imports would hold up the answer that is just being written.
+    async def open_responsively() -> "AsyncIterator[SessionService]":
+        # In a thread: 0.3 s of imports would hold up the host's next requests.
         await anyio.to_thread.run_sync(_import_stores)
         async with open_service(settings) as service:
             yield service
 
-    async def note_answer(ctx: Any, call_next: "CallNext") -> "HandlerResult":
-        try:
-            return await call_next(ctx)
-        finally:
-            answered.set()
-
-    server = create_server(open_after_first_answer, default_session=default_session)
-    server.middleware.append(note_answer)
-    server.run("stdio")
+    create_server(open_responsively, default_session=default_session).run("stdio")
 
 
 def _import_stores() -> None:

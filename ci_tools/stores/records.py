@@ -26,10 +26,10 @@ from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.codec import outputs_from_text, outputs_to_text
 from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import prepare
-from ci_tools.stores.nouns import Admission, StoredFile, Ticket, Token
+from ci_tools.stores.nouns import Admission, Load, StoredFile, Ticket, Token
 from ci_tools.stores.sqlite import open_sqlite
 
-__all__ = ["Admission", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
+__all__ = ["Admission", "Load", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
 
 OUTPUTS_IN_ROW = 256_000
 """Bytes of outputs that are kept in a step's row; larger ones go to the object store."""
@@ -294,6 +294,10 @@ class RecordStore:
     async def stored_bytes(self, *, principal: str) -> int:
         """Count the bytes that `put_file` limits."""
         return await self._database.read(partial(files.stored_bytes, principal=principal))
+
+    async def measure_load(self) -> Load:
+        """Count what is kept for all principals; for operators."""
+        return await self._database.read(files.measure_load)
 
     # Tokens, tickets and principals
 

@@ -31,7 +31,7 @@ def _explain(error: Exception) -> str:
     """Return the one line for an expected error; raise everything else again."""
     from pydantic import ValidationError
 
-    from ci_tools.errors import CIToolsError
+    from ci_tools import CIToolsError
 
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         inner = error.exceptions[0]

@@ -63,9 +63,15 @@ class Target:
     token: str
 
 
-async def bridge(find_target: Callable[[], Target | None], *, default_session: bool) -> None:
+async def bridge(
+    find_target: Callable[[], Target | None], *, default_session: bool, proxy: str | None = None
+) -> None:
     """Serve MCP on stdin and stdout from the service that `find_target` finds, until stdin ends."""
-    transport = ServiceTransport(find_target, default_session=default_session)
+    transport = ServiceTransport(
+        find_target,
+        default_session=default_session,
+        inner=httpx2.AsyncHTTPTransport(proxy=proxy),
+    )
     async with (
         httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as client,
         stdio_server() as (from_host, to_host),
@@ -141,11 +147,11 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
         find_target: Callable[[], Target | None],
         *,
         default_session: bool,
-        inner: httpx2.AsyncBaseTransport | None = None,
+        inner: httpx2.AsyncBaseTransport,
     ) -> None:
         self._find_target = find_target
         self._target: Target | None = None
-        self._inner = inner or httpx2.AsyncHTTPTransport()
+        self._inner = inner
         self._default_session = secrets.token_urlsafe(24) if default_session else None
         self._initialize: bytes | None = None
         self._session_id: str | None = None

@@ -2,8 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ci_tools.models import RunStep
-from ci_tools.stores.nouns import Load
+from ci_tools import RunStep
 
 _STEP_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
 """Upper bounds in seconds."""
@@ -57,10 +56,12 @@ class Metrics:
         """Count the bytes of an upload or a download."""
         self._ticket_bytes.labels(action=action).inc(size)
 
-    def to_text(self, load: Load, *, unfinished_steps: int) -> bytes:
-        """Return everything in the text exposition format."""
-        self._sessions.set(load.sessions)
-        self._kernels.set(load.kernels)
-        self._bytes.set(load.stored_bytes)
+    def to_text(
+        self, *, sessions: int, kernels: int, stored_bytes: int, unfinished_steps: int
+    ) -> bytes:
+        """Return everything in the text exposition format; the arguments are of this moment."""
+        self._sessions.set(sessions)
+        self._kernels.set(kernels)
+        self._bytes.set(stored_bytes)
         self._unfinished.set(unfinished_steps)
         return generate_latest(self._registry)

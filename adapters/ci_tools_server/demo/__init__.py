@@ -24,7 +24,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from ci_tools.errors import ConfigurationError
+from ci_tools import ConfigurationError
 from ci_tools_server.demo.analysis import DATA, MOVES, PLOT, Move
 
 NOTEBOOK = "mauna_loa_co2.ipynb"

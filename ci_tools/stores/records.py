@@ -333,10 +333,15 @@ class RecordStore:
         return await self._database.write(partial(access.take_ticket, digest=digest, action=action))
 
     async def erase_principal(self, principal: str) -> list[str]:
-        """Delete everything of a principal; return the object-store keys that are garbage now."""
-        return await self._database.write(
+        """Delete everything of a principal; return the object-store keys that are garbage now.
+
+        In SQLite nothing of it is left on the disk; a PostgreSQL server vacuums in its own time.
+        """
+        keys = await self._database.write(
             partial(access.erase_principal, principal=principal), bulk=True
         )
+        await self._database.forget_deleted()
+        return keys
 
 
 def open_records(settings: Settings, blobs: BlobStore) -> AbstractAsyncContextManager[RecordStore]:

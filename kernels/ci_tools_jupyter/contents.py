@@ -25,7 +25,7 @@ from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
 from ci_tools.kernel import FileStat
 from ci_tools.workspace import check_path
 from ci_tools_jupyter.remote import RemoteServer
-from ci_tools_jupyter.server import quote_path
+from ci_tools_jupyter.server import quote_path, to_object
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class ContentsWorkspace:
                 if response.status_code not in (200, 206):
                     raise self._to_error(path, response)
                 skip = offset if response.status_code == 200 else 0
-                yield _cut(response.aiter_raw(CHUNK), skip, end - offset)
+                yield _cut(response.aiter_raw(), skip, end - offset)
         except httpx2.HTTPError as exc:
             raise self._server.to_unavailable(exc) from exc
 
@@ -244,8 +244,7 @@ class ContentsWorkspace:
             return None
         if response.status_code != 200:
             raise self._server.to_error(response)
-        model = response.json()
-        return model if isinstance(model, dict) else None
+        return to_object(response)
 
     async def _request(
         self, method: str, path: str, content: bytes | None = None

@@ -24,6 +24,7 @@ from ci_tools.errors import (
     BackendError,
     KernelDiedError,
     KernelLostError,
+    LimitError,
     ServerUnavailableError,
 )
 from ci_tools.kernel import OutputLost, Workspace
@@ -61,6 +62,10 @@ PROVEN_FOR = 5.0
 
 SILENCE = 4.0
 """Seconds without a message after which a pending execution's kernel is asked about by REST."""
+
+CODE_LIMIT = 1_500_000
+"""Characters of code; a server closes connections on messages above 10 MiB, and each character
+may need 6 bytes."""
 
 _ENDED = frozenset({"starting", "restarting", "dead"})
 """States of a kernel that has lost its variables, once it was up."""
@@ -115,8 +120,7 @@ class JupyterKernel:
             self._forget_channels()  # the reader has not noticed yet
         if self._channels is None or not self._usable.is_set():
             self._wanted.set()
-            with anyio.move_on_after(PATIENCE + VERIFY_TIMEOUT):
-                await self._usable.wait()
+            await self._wait_until_usable()
         self._check()
 
     async def execute(self, code: str, *, execution_id: str) -> JupyterExecution:
@@ -125,7 +129,12 @@ class JupyterKernel:
         Raises:
             KernelLostError: The kernel is gone.
             ServerUnavailableError: Its server is.
+            LimitError: The code is too long.
         """
+        if len(code) > CODE_LIMIT:
+            raise LimitError(
+                f"The code is longer than {CODE_LIMIT} characters; upload a file and run that."
+            )
         if any(isinstance(exchange, JupyterExecution) for exchange in self._exchanges.values()):
             raise RuntimeError("an execution of this kernel is pending")
         execution = JupyterExecution(execution_id)
@@ -231,6 +240,15 @@ class JupyterKernel:
                 self._forget_channels()
         else:
             self._heard_at = anyio.current_time()
+
+    async def _wait_until_usable(self) -> None:
+        """Wait for a connection over which the kernel has said who it is, or is too busy to."""
+        with anyio.move_on_after(PATIENCE + VERIFY_TIMEOUT):
+            while not self._usable.is_set():
+                with anyio.move_on_after(VERIFY_TIMEOUT):
+                    await self._usable.wait()
+                if self._channels is not None:
+                    return
 
     # --- receiving
 

@@ -21,8 +21,8 @@ FORGETTING = 0.8
 DENSE_DELAY = 0.002
 """Seconds between the first pings."""
 
-DENSE_PINGS = 10
-"""Pings before they become rarer."""
+DENSE_PINGS = 20
+"""Pings before they become rarer: by then the system acknowledges by itself."""
 
 LONGEST_DELAY = 1.0
 """Seconds between the last pings."""

@@ -34,7 +34,7 @@ def test_times_that_are_none_are_ignored() -> None:
 
 
 def test_pings_are_dense_at_first_and_then_rare() -> None:
-    delays = [to_delay(number) for number in range(30)]
+    delays = [to_delay(number) for number in range(40)]
 
     assert delays[:DENSE_PINGS] == [0.002] * DENSE_PINGS
     assert delays == sorted(delays)

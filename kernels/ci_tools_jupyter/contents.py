@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 CHUNK = 1 << 20
 """Bytes of a file in one request; larger ones are slower and cost the server memory."""
 
+HASH_LIMIT = 64 << 20
+"""Bytes of a file that is downloaded only to compute its SHA-256."""
+
 PART = ".ci-tools-part"
 """The end of the names of files that are not complete yet."""
 
@@ -88,7 +91,15 @@ class ContentsWorkspace:
         return _to_stat(path, await self._get_file(path))
 
     async def sha256(self, path: str) -> str | None:
-        """Return the file's SHA-256 in hex, computed while it is streamed here."""
+        """Return the file's SHA-256 in hex.
+
+        A Python kernel has told it for files that its last execution changed; that of others is
+        computed while they are streamed here, and is None above `HASH_LIMIT`.
+        """
+        stat = await self.stat(path)
+        told = self._remote.find_digest(f"{self.root}/{stat.path}", stat)
+        if told is not None or stat.size > HASH_LIMIT:
+            return told
         digest = hashlib.sha256()
         async with self.open_file(path) as chunks:
             async for chunk in chunks:

@@ -83,6 +83,7 @@ def run_app(options: dict[str, Any], ready: int) -> None:
     os.environ["JUPYTER_CONFIG_PATH"] = os.path.join(folder, "config")
     os.environ["JUPYTER_RUNTIME_DIR"] = os.path.join(folder, "runtime")
     app = ServerApp.instance(config=_to_config(options))
+    app.no_browser_open_file = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         app.initialize(argv=[], find_extensions=False)
@@ -112,7 +113,6 @@ def _to_config(options: dict[str, Any]) -> Config:
     config.ServerApp.update(
         root_dir=options["root"],
         open_browser=False,
-        no_browser_open_file=True,
         allow_root=True,
         terminals_enabled=False,
         jpserver_extensions={},

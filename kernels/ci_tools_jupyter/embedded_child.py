@@ -24,6 +24,10 @@ WATCH_INTERVAL = 1.0
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+_SLOW_MODULES = ("rfc3987_syntax", "isoduration")
+"""Optional modules of jsonschema, for checks that the server never makes: the first builds a
+grammar when it is imported, which is two thirds of the server's whole start."""
+
 _KILL_ROUNDS = 10
 """Rounds of killing; processes may be forked while others are killed."""
 
@@ -36,6 +40,8 @@ def main() -> None:
     for watch in (_watch_pipe, _watch_parent):
         threading.Thread(target=watch, args=(options["parent"], clean_up), daemon=True).start()
     _adopt_orphans()
+    for name in _SLOW_MODULES:
+        sys.modules[name] = None  # type: ignore[assignment] # an import of it fails from now on
     try:
         # After the watching has begun, because it takes most of a second.
         from ci_tools_jupyter.embedded_app import run_app

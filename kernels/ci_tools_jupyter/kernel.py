@@ -13,7 +13,7 @@ signs its messages with its own `session`; the one that we started is part of `K
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 import anyio
@@ -36,6 +36,7 @@ from ci_tools_jupyter.pings import StallDetector, to_delay
 from ci_tools_jupyter.server import JupyterServer
 from ci_tools_jupyter.wire import (
     FrameError,
+    JsonObject,
     Message,
     Request,
     decode,
@@ -87,10 +88,12 @@ class JupyterKernel:
         server: JupyterServer,
         channels: Channels | None = None,
         files_expression: str | None = None,
+        on_reply: Callable[[JsonObject], None] = lambda reply: None,
     ) -> None:
         self.ref = ref
         self.workspace: Workspace | None = None
         self._server = server
+        self._on_reply = on_reply
         self._channel_id, self._signature = split_channel_id(ref.channel_id)
         self._expressions = {FILES_EXPRESSION: files_expression} if files_expression else {}
         self._exchanges: dict[str, Exchange] = {}
@@ -137,7 +140,7 @@ class JupyterKernel:
             )
         if any(isinstance(exchange, JupyterExecution) for exchange in self._exchanges.values()):
             raise RuntimeError("an execution of this kernel is pending")
-        execution = JupyterExecution(execution_id)
+        execution = JupyterExecution(execution_id, on_reply=self._on_reply)
         request = to_execute_request(
             code, id=execution_id, sender=self._channel_id, expressions=self._expressions
         )

@@ -362,6 +362,9 @@ class LiveSession:
         """Return a connection to the session's kernel, started if there is none."""
         if self._kernel is not None and self._kernel.ref == session.kernel:
             return self._kernel, session
+        session = await self._stored()  # it may be older than what was done since
+        if self._kernel is not None and self._kernel.ref == session.kernel:
+            return self._kernel, session
         await self._disconnect()
         if session.kernel is not None:
             try:

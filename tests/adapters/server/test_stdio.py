@@ -69,9 +69,13 @@ async def test_it_joins_a_running_service_and_has_a_default_session_there(
     async with serving(tmp_path), Client(stdio(tmp_path), mode=mode) as client:
         first = await call(client, "run_code", code="x = 41")
         second = await call(client, "run_code", code="print(x + 1)")
+        async with Client(stdio(tmp_path), mode=mode) as neighbour:
+            other = await call(neighbour, "run_code", code="print('x' in globals())")
 
     assert "42" in second
     assert session_of(first) == session_of(second)
+    assert "False" in other
+    assert session_of(other) != session_of(first)
 
 
 async def test_progress_and_cancellation_pass_the_bridge(tmp_path: Path) -> None:

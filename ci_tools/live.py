@@ -402,9 +402,10 @@ class LiveSession:
             )
         )
         stored = await records.set_kernel(session.id, epoch=session.epoch + 1, kernel=ref)
-        if stored.kernel != ref:
-            await backend.stop_kernel(ref)
-        logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
+        if stored.kernel == ref:
+            logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
+        else:
+            await backend.stop_kernel(ref)  # another process was faster
         return stored
 
     async def _drop_kernel(self, session: Session, lost: str) -> Session:

@@ -46,7 +46,7 @@ from ci_tools_jupyter.wire import (
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds in which a server that went away may come back."""
 
 FIRST_DELAY = 0.05

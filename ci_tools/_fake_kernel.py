@@ -100,21 +100,29 @@ def main() -> None:
     sys.stdout, sys.stderr = Stream("stdout"), Stream("stderr")
     namespace: dict[str, Any] = {"__name__": "__main__", "display": display, "input": no_input}
     count = 0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    in_code = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal in_code
+        if in_code:
+            in_code = False  # a second signal must not hit what reports the first
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     send(type="ready")
     for line in requests:
         request: Mapping[str, str] = json.loads(line)
         count += 1
         status = "ok"
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            in_code = True
             value = _run(request["code"], namespace)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            in_code = False
             sys.stdout.flush()
             if value is not None:
                 send(type="result", data=bundle(value), execution_count=count)
         except BaseException as error:  # noqa: BLE001 - whatever code raises is its result
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            in_code = False
             status = "error"
             send(
                 type="error",

@@ -173,6 +173,13 @@ async def test_the_end_of_the_input_ends_everything(tmp_path: Path) -> None:
     assert json.loads(out)["result"]["serverInfo"]["name"] == "ci-tools"
 
 
+async def test_the_end_of_the_input_ends_a_joined_host_in_order(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        code, _, errors = await run(tmp_path, "mcp", input=json.dumps(HELLO).encode() + b"\n")
+
+    assert (code, errors) == (0, "")
+
+
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_everything_in_order(tmp_path: Path, name: signal.Signals) -> None:
     process = await anyio.open_process(

@@ -118,6 +118,8 @@ class ChangedFile:
 
     size: int | None
     sha256: str | None
+    """None also for what is too large to be hashed after every step (2 GiB in all)."""
+
     change: Literal["created", "changed", "deleted"]
 
 

@@ -20,7 +20,7 @@ from ci_tools.errors import (
     ServiceClosedError,
 )
 from ci_tools.kernel import Kernel, Workspace, WorkspaceRequest
-from ci_tools.live import CLOSE_GRACE, LiveSession
+from ci_tools.live import CLOSE_GRACE, HASHED_BYTES, LiveSession
 from ci_tools.models import (
     File,
     Json,
@@ -33,6 +33,7 @@ from ci_tools.models import (
     StreamOutput,
     new_id,
 )
+from ci_tools.outputs import read_spool
 from ci_tools.running import RunningStep
 from ci_tools.settings import Settings
 from ci_tools.upkeep import delete_session
@@ -313,6 +314,7 @@ class SessionService:
         engine = self._engine
         digest = hashlib.sha256()
         counted = _Counted(content, path, digest.update, self.settings.file_limit)
+        limit = self.settings.bytes_per_principal
         key = await engine.blobs.put(counted.chunks(), principal=self.principal)
         file = File(
             id=new_id("file-"),
@@ -325,10 +327,10 @@ class SessionService:
             modified_at=0,
         )
         try:
+            # Before it is staged: what is in the session's folder cannot be taken back.
+            await engine.records.check_room(file, limit=limit)
             await self._stage(session, path, key)
-            file, replaced = await engine.records.put_file(
-                file, key=key, limit=self.settings.bytes_per_principal
-            )
+            file, replaced = await engine.records.put_file(file, key=key, limit=limit)
         except BaseException:
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
                 await engine.blobs.delete([key])
@@ -354,7 +356,7 @@ class SessionService:
         ]
 
     async def stat_file(self, session_id: str, path: str) -> File:
-        """Describe one file, with its SHA-256."""
+        """Describe one file, with its SHA-256 unless it is larger than 2 GiB."""
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
@@ -363,7 +365,7 @@ class SessionService:
         async def look(place: Workspace) -> File:
             stat = await place.stat(path)
             file = _to_file(session, path, stat.size, stat.modified_at, stored)
-            sha256 = await place.sha256(path)
+            sha256 = await place.sha256(path) if stat.size <= HASHED_BYTES else None
             return replace(file, sha256=sha256, id=file.id if file.sha256 == sha256 else None)
 
         return await self._with_workspace(session, look)
@@ -521,6 +523,9 @@ class SessionService:
             await self._live(session).call(_just_connect)
         except CIToolsError as error:
             logger.warning("session %s: not warmed: %s", session.id, error)
+        except Exception:
+            # Nobody waits for this task, and all sessions share its task group.
+            logger.exception("session %s: not warmed", session.id)
 
     async def _submit(self, session_id: str, code: str, timeout: float | None) -> RunningStep:
         self._admit()
@@ -559,8 +564,12 @@ class SessionService:
 
     async def _abandon(self, running: RunningStep) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""
+        running.request_stop("cancelled")
         with anyio.move_on_after(self.settings.interrupt_grace + CLOSE_GRACE, shield=True):
-            await self._cancel(running.step)
+            try:
+                await self._cancel(running.step)
+            except CIToolsError as error:
+                logger.warning("step %s: its end was not awaited: %s", running.step.id, error)
 
     async def _cancel(self, step: RunStep) -> RunStep:
         running = self._running(step.id)
@@ -586,11 +595,10 @@ class SessionService:
 
     def _with_spooled(self, step: RunStep) -> RunStep:
         """Add what a step of another process on this machine has printed so far."""
-        spool = self._engine.spool_path(step.id)
-        if not spool.exists():
-            return step
-        text = spool.read_bytes()[-self.settings.text_limit :].decode("utf-8", "replace")
-        return replace(step, outputs=(StreamOutput(name="stdout", text=text),))
+        text = read_spool(
+            self._engine.spool_path(step.id), limit=self.settings.text_limit, tail=True
+        )
+        return replace(step, outputs=(StreamOutput(name="stdout", text=text),)) if text else step
 
     async def _wait_foreign(self, step: RunStep) -> AsyncIterator[StepFinished]:
         """Wait until a step that another process runs is final."""
@@ -603,8 +611,9 @@ class SessionService:
 
     async def _unfinished(self, session_id: str) -> list[RunStep]:
         """List a session's steps that are not final, the oldest first."""
-        steps = [step async for step in self._all_steps(session_id, until_final=True)]
-        return steps[::-1]
+        return await self._engine.records.list_unfinished_steps(
+            session_id, principal=self.principal
+        )
 
     async def _completed(self, session_id: str, epoch: int) -> list[RunStep]:
         """List the steps that a kernel completed, the oldest first."""
@@ -615,18 +624,14 @@ class SessionService:
             if step.epoch == epoch and step.status is StepStatus.COMPLETED
         ]
 
-    async def _all_steps(
-        self, session_id: str, *, until_final: bool = False
-    ) -> AsyncIterator[RunStep]:
-        """Iterate over a session's steps, newest first; with `until_final` only the unfinished."""
+    async def _all_steps(self, session_id: str) -> AsyncIterator[RunStep]:
+        """Iterate over a session's steps, newest first."""
         before = None
         while True:
             page = await self._engine.records.list_steps(
                 session_id, principal=self.principal, limit=_PAGE, before=before
             )
             for step in page:
-                if until_final and step.status.is_final:
-                    return
                 yield step
             if len(page) < _PAGE:
                 return
@@ -682,10 +687,16 @@ class SessionService:
             if errors:
                 raise errors[0]
 
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             with receive:
-                yield chunks()
+                try:
+                    yield chunks()
+                except Exception as error:  # noqa: BLE001 - raised again, outside of the group
+                    failure = error
+        if failure is not None:
+            raise failure
 
     async def _stage(self, session: Session, path: str, key: str) -> None:
         """Copy an upload's kept bytes into the session's folder."""

@@ -302,6 +302,16 @@ def list_steps(
     return [to_step(row) for row in conn.execute(query)]
 
 
+def list_unfinished_steps(conn: Connection, session_id: str, *, principal: str) -> list[LoadedStep]:
+    """Return a session's steps that are not final, oldest first, without outputs."""
+    rows = conn.execute(
+        select(*_LIGHT)
+        .where(steps.c.session_id == session_id, steps.c.principal == principal, _UNFINISHED)
+        .order_by(steps.c.seq)
+    )
+    return [to_step(row) for row in rows]
+
+
 def take_lease(conn: Connection, id: str, *, seconds: float) -> None:
     """Take or renew a lease for so many seconds from now."""
     values = {"id": id, "expires_at": Now() + seconds}

@@ -239,6 +239,20 @@ async def test_a_foreign_step_is_not_found(
     assert await store.requested_cancels(lease="l") == []
 
 
+async def test_unfinished_steps_are_found_behind_finished_ones(
+    store: RecordStore, session: Session, new_step: NewStep
+) -> None:
+    steps = [new_step(session) for _ in range(3)]
+    for step in steps:
+        await store.admit_step(step, lease="lease_1", limit=9)
+    await store.finish_step(replace(steps[2], status=StepStatus.CANCELLED), lease="lease_1")
+
+    found = await store.list_unfinished_steps(session.id, principal=session.principal)
+
+    assert [step.id for step in found] == [steps[0].id, steps[1].id]
+    assert await store.list_unfinished_steps(session.id, principal="bob") == []
+
+
 async def test_whoever_runs_a_step_learns_that_it_is_to_be_cancelled(
     store: RecordStore, session: Session, new_step: NewStep
 ) -> None:

@@ -30,7 +30,7 @@ from ci_tools_mcp import create_server
 from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
-from ci_tools_server.run_file import run_id
+from ci_tools_server.run_file import prove_run
 from ci_tools_server.tickets import TicketRoutes, to_response
 from ci_tools_server.traces import Traces
 
@@ -168,8 +168,10 @@ class _App:
         self._traces.trace_step(step)
 
     async def _tell_health(self, request: Request) -> Response:
-        run = run_id(self._run_secret) if self._run_secret is not None else None
-        return JSONResponse({"status": "ok", "run": run})
+        challenge = request.query_params.get("challenge")
+        if self._run_secret is None or challenge is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "proof": prove_run(self._run_secret, challenge)})
 
     async def _tell_readiness(self, request: Request) -> Response:
         try:
@@ -181,7 +183,9 @@ class _App:
         return JSONResponse({"status": "ready"})
 
     async def _tell_metrics(self, request: Request) -> Response:
-        if not is_loopback(self._settings.host) and request.user.display_name != LOCAL:
+        # With a public address a proxy stands before the service, and passes everybody on.
+        is_open = is_loopback(self._settings.host) and self._settings.public_url is None
+        if not is_open and request.user.display_name != LOCAL:
             return PlainTextResponse("A token of the principal 'local' is needed.\n", 401)
         service = self._find_service()
         try:

@@ -12,6 +12,7 @@ from ci_tools import SessionService, Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_server import create_app
 from ci_tools_server.app import MCP_BODY_LIMIT
+from ci_tools_server.run_file import prove_run
 
 BASE = "http://127.0.0.1:8765"
 
@@ -66,14 +67,15 @@ def initialize() -> dict[str, Any]:
 MCP_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 
-async def test_health_is_told_to_everybody_and_names_the_run_only_by_its_hash(
+async def test_health_is_told_to_everybody_and_the_run_proves_itself_to_who_asks(
     client: Client,
 ) -> None:
     answer = await client.get("/healthz")
+    proven = await client.get("/healthz?challenge=abc")
 
     assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"
-    assert "run_secret" not in answer.text
+    assert answer.json() == {"status": "ok"}
+    assert proven.json() == {"status": "ok", "proof": prove_run("run_secret", "abc")}
 
 
 async def test_ready_while_the_database_answers(client: Client) -> None:
@@ -167,8 +169,13 @@ async def test_metrics_count_steps_and_requests_without_what_users_wrote(client:
         assert hidden not in text
 
 
-async def test_beyond_loopback_metrics_need_a_token_of_the_operator(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path / "state", host="0.0.0.0")
+@pytest.mark.parametrize(
+    "reach", [{"host": "0.0.0.0"}, {"public_url": "https://ci.example.org"}], ids=str
+)
+async def test_beyond_loopback_metrics_need_a_token_of_the_operator(
+    tmp_path: Path, reach: dict[str, str]
+) -> None:
+    settings = Settings.model_validate({"state_dir": tmp_path / "state", **reach})
     async with open_app(settings, tmp_path / "folders") as client:
         ada, local = await client.new_token("ada"), await client.new_token()
 

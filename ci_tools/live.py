@@ -23,12 +23,14 @@ from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
+    InvalidPathError,
     KernelDiedError,
     KernelLostError,
     NotFoundError,
     ServiceClosedError,
     StoreError,
 )
+from ci_tools.folding import clean_text
 from ci_tools.kernel import (
     Execution,
     ExecutionDone,
@@ -53,7 +55,7 @@ from ci_tools.models import (
     StepStatus,
 )
 from ci_tools.outputs import OutputLimitError
-from ci_tools.paths import MOUNT
+from ci_tools.paths import MOUNT, check_path
 from ci_tools.running import RunningStep
 from ci_tools.workspace import LocalWorkspace
 
@@ -532,7 +534,7 @@ class LiveSession:
         if workspace is None or self._seen is None:
             return (), None
         try:
-            now = _by_path(listing) if listing is not None else await _list(workspace)
+            now = _checked(listing) if listing is not None else await _list(workspace)
             changes = await _compare(workspace, self._seen, now)
         except (CIToolsError, OSError) as error:
             logger.warning("session %s: its files could not be listed: %s", self._session.id, error)
@@ -577,6 +579,18 @@ def _by_path(listing: Sequence[FileStat]) -> dict[str, FileStat]:
     return {stat.path: stat for stat in listing}
 
 
+def _checked(listing: Sequence[FileStat]) -> dict[str, FileStat]:
+    """Keep what can be true of a listing that a kernel made: its code could make up any."""
+    return _by_path([stat for stat in listing[:LISTED_FILES] if _is_possible(stat)])
+
+
+def _is_possible(stat: FileStat) -> bool:
+    try:
+        return 0 <= stat.size <= _SIZE_MAX and check_path(stat.path) == stat.path
+    except InvalidPathError:
+        return False
+
+
 async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:
     """Keep output until the kernel is done with the code; output beyond the limit stops it."""
     while True:
@@ -601,7 +615,7 @@ def _ended(running: RunningStep, done: ExecutionDone) -> _End:
         case "error":
             errors = [output for output in running.log.outputs() if isinstance(output, ErrorOutput)]
             message = f"{errors[-1].name}: {errors[-1].message}"[:500] if errors else "It failed."
-            end = _failed("code_error", message)
+            end = _failed("code_error", clean_text(message))
         case "aborted":
             end = _failed("result_unknown", "The kernel refused to run the code; try again.")
         case "unknown":

@@ -19,6 +19,7 @@ from ci_tools.errors import (
     NotFoundError,
     ServiceClosedError,
 )
+from ci_tools.folding import clean_text
 from ci_tools.kernel import Kernel, Workspace, WorkspaceRequest
 from ci_tools.live import CLOSE_GRACE, HASHED_BYTES, LiveSession
 from ci_tools.models import (
@@ -112,7 +113,7 @@ class SessionService:
         session = Session(
             id=new_id("sess_"),
             principal=self.principal,
-            name=name,
+            name=None if name is None else clean_text(name),
             server=server,
             kernelspec=kernelspec,
             isolation=self._engine.backend.isolation(server),

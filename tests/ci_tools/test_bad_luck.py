@@ -28,9 +28,10 @@ from ci_tools import (
     upkeep,
 )
 from ci_tools.engine import Engine
-from ci_tools.kernel import KernelRequest, Workspace, WorkspaceRequest
+from ci_tools.kernel import FileStat, KernelRequest, Workspace, WorkspaceRequest
 from ci_tools.models import KernelRef, new_id
 from ci_tools.testing import FakeBackend, FakeKernel
+from ci_tools.workspace import LocalWorkspace
 
 FOREVER = "import time\nprint('started', flush=True)\nwhile True: time.sleep(0.01)"
 
@@ -378,3 +379,54 @@ async def test_orphan_that_cannot_be_interrupted_spares_the_starting_service(
 
     assert stored.status is StepStatus.FAILED
     assert replace(stored, outputs=()) == stored
+
+
+async def test_halves_of_characters_go_into_no_message_or_name(service: SessionService) -> None:
+    session = await service.create_session(name="a\ud800")
+
+    step = await service.run_code(session.id, "raise ValueError('b\\ud800')")
+
+    assert session.name == "a\ufffd"
+    assert step.error is not None
+    assert step.error.message == "ValueError: b\ufffd"
+
+
+def test_listing_that_code_made_up_is_not_believed() -> None:
+    believed = FileStat(path="a/b", size=1, modified_at=0)
+    listing = [
+        believed,
+        FileStat(path="../outside", size=1, modified_at=0),
+        FileStat(path="half\ud800", size=1, modified_at=0),
+        FileStat(path="negative", size=-1, modified_at=0),
+        FileStat(path="huge", size=10**30, modified_at=0),
+    ]
+
+    assert live._checked(listing) == {"a/b": believed}
+
+
+class _NoFileApi(FakeBackend):
+    """A backend whose files can only be reached through the kernel."""
+
+    async def open_workspace(self, request: WorkspaceRequest) -> Workspace | None:
+        return None
+
+    @asynccontextmanager
+    async def connect(self, ref: KernelRef) -> AsyncIterator[FakeKernel]:
+        async with super().connect(ref) as kernel:
+            cast("Any", kernel).workspace = LocalWorkspace(self._folder(ref.channel_id))
+            yield kernel
+
+
+async def test_error_of_who_reads_through_a_kernel_comes_out_as_it_is(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with open_service(settings, backend=_NoFileApi(tmp_path / "folders")) as service:
+        session = await service.create_session()
+        await service.run_code(session.id, "open('a', 'w').write('x' * 5_000_000)")
+
+        with pytest.raises(LimitError):
+            async with service.open_file(session.id, "a") as chunks:
+                async for _ in chunks:
+                    raise LimitError("I have enough.")
+
+        assert (await service.run_code(session.id, "1")).status is StepStatus.COMPLETED

@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -330,13 +331,17 @@ async def test_steps_admitted_at_once_run_one_at_a_time(
     assert newest_first[-1] == running[0]
 
 
-async def test_a_store_that_refuses_a_record_says_so(
+async def test_a_store_that_refuses_a_record_says_so_without_quoting_it(
     store: RecordStore, session: Session, new_step: NewStep
 ) -> None:
-    step = new_step(session)
+    step = replace(new_step(session), code="their secret")
     await store.admit_step(step, lease="l", limit=9)
 
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as raised:
         await store.admit_step(step, lease="l", limit=9)
+
+    logged = "".join(traceback.format_exception(raised.value))
+    assert "their secret" not in logged
+    assert step.id not in logged
 
     assert len(await store.list_steps(session.id, principal="ada", limit=9)) == 1

@@ -40,6 +40,9 @@ class Engine:
     unwritten: dict[str, RunStep] = field(default_factory=dict)
     """Final steps that the store did not take; upkeep tries again."""
 
+    room_checks: dict[str, float] = field(default_factory=dict)
+    """When to count again what a principal keeps, by its name."""
+
     on_finished: list[Callable[[RunStep], None]] = field(default_factory=list)
     """Told each final step of this process, for metrics and traces; they neither raise nor wait."""
 

@@ -16,6 +16,7 @@ from ci_tools.errors import (
     CIToolsError,
     ConfigurationError,
     FileTooLargeError,
+    LimitError,
     NotFoundError,
     ServiceClosedError,
 )
@@ -55,6 +56,9 @@ _NAME_LIMIT = 200
 
 _FOREIGN_WAIT_FIRST, _FOREIGN_WAIT_LONGEST = 0.05, 1.0
 """Seconds between two looks at a step that another process runs."""
+
+_ROOM_CHECK = 5.0
+"""Seconds in which a principal that kept too little to be refused is not looked at again."""
 
 _PAGE = 100
 """Steps read from the store at once."""
@@ -541,6 +545,7 @@ class SessionService:
                 f"A step's timeout is above 0 and at most {self.settings.step_timeout_max:g} s, "
                 f"not {seconds:g}."
             )
+        await self._check_room()
         step = RunStep(
             id=new_id("step_"),
             session_id=session_id,
@@ -562,6 +567,19 @@ class SessionService:
         running.update(admission.step)
         self._live(admission.session).start_step(running, admission)
         return running
+
+    async def _check_room(self) -> None:
+        """Refuse to run code of a principal that keeps all it may: running makes more of it."""
+        engine, now = self._engine, anyio.current_time()
+        if now < engine.room_checks.get(self.principal, 0):
+            return
+        used = await engine.records.stored_bytes(principal=self.principal)
+        limit = self.settings.bytes_per_principal
+        if used >= limit:
+            raise LimitError(
+                f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
+            )
+        engine.room_checks[self.principal] = now + _ROOM_CHECK
 
     async def _abandon(self, running: RunningStep) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""

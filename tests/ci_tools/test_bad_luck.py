@@ -247,6 +247,21 @@ async def test_upload_over_the_limit_leaves_nothing_in_the_folder(
         ]
 
 
+async def test_who_keeps_too_much_runs_no_code_until_something_is_deleted(
+    settings: Settings, backend: FakeBackend
+) -> None:
+    settings = settings.model_copy(update={"bytes_per_principal": 1000})
+    async with open_service(settings, backend=backend) as service:
+        session = await service.create_session()
+        await service.upload_file(session.id, "full", b"x" * 1000)
+
+        with pytest.raises(LimitError):
+            await service.run_code(session.id, "1")
+        await service.delete_file(session.id, "full")
+
+        assert (await service.run_code(session.id, "1")).status is StepStatus.COMPLETED
+
+
 async def test_huge_sparse_files_are_told_but_not_hashed(service: SessionService) -> None:
     session = await service.create_session()
 

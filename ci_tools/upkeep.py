@@ -152,6 +152,10 @@ async def delete_session(engine: Engine, session: Session) -> None:
     live = engine.live.get(session.id)
     if live is not None:
         live.close()
+        # It may be starting the kernel that is to be stopped here.
+        with anyio.move_on_after(engine.settings.interrupt_grace):
+            await live.ended.wait()
+        session = await engine.records.get_session(session.id, principal=session.principal)
     try:
         if session.kernel is not None:
             await engine.backend.stop_kernel(session.kernel)

@@ -322,6 +322,25 @@ async def test_kernel_that_starts_while_its_session_is_closed_is_stopped(
         assert backend.alive == 0
 
 
+async def test_kernel_whose_start_is_recorded_while_its_session_is_closed_is_stopped(
+    settings: Settings, tmp_path: Path
+) -> None:
+    backend = _SlowStart(tmp_path / "folders")
+    async with open_service(settings, backend=backend) as service:
+        session = await service.create_session()
+        await service.warm_session(session.id)
+        await backend.starting.wait()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(service.close_session, session.id)
+                while session.id in _engine(service).live:
+                    await anyio.sleep(0.01)
+                backend.go_on.set()
+
+        assert (backend.started, backend.alive) == (1, 0)
+
+
 async def test_file_that_disappears_while_it_is_hashed_hides_no_other_change(
     service: SessionService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

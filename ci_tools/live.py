@@ -149,6 +149,7 @@ class LiveSession:
         self._send, self._receive = anyio.create_memory_object_stream[_Work](float("inf"))
         self._kernel: Kernel | None = None
         self._connection: AsyncExitStack | None = None
+        self._working = False
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
         self._unsaid: str | None = None
@@ -184,7 +185,11 @@ class LiveSession:
                 with anyio.move_on_after(self._engine.settings.kernel_idle_timeout):
                     work = await self._receive.receive()
                 if work is not None:
-                    await work.run()
+                    self._working = True
+                    try:
+                        await work.run()
+                    finally:
+                        self._working = False
                 elif not self._receive.statistics().current_buffer_used:
                     return False
         except anyio.EndOfStream:
@@ -195,6 +200,11 @@ class LiveSession:
             await self._disconnect()
             await anyio.lowlevel.checkpoint()
             return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call would have to wait for work that was sent before."""
+        return self._working or self._receive.statistics().current_buffer_used > 0
 
     def start_step(self, running: RunningStep, admission: "Admission") -> None:
         """Queue a step."""

@@ -13,6 +13,7 @@ import anyio
 
 from ci_tools.engine import Engine
 from ci_tools.errors import (
+    BackendError,
     CIToolsError,
     ConfigurationError,
     FileTooLargeError,
@@ -39,7 +40,7 @@ from ci_tools.outputs import read_spool
 from ci_tools.running import RunningStep
 from ci_tools.settings import Settings
 from ci_tools.upkeep import delete_session
-from ci_tools.workspace import check_path
+from ci_tools.workspace import LocalWorkspace, check_path
 
 if TYPE_CHECKING:
     from ci_tools.stores.nouns import Load, StoredFile, Ticket, Token
@@ -50,6 +51,9 @@ T = TypeVar("T")
 
 CODE_LIMIT = 4_000_000
 """Characters of code in one step."""
+
+_LARGE = 8 << 20
+"""Bytes from which an upload is sent to a remote session through its kernel, which is started."""
 
 _NAME_LIMIT = 200
 """Characters of a session's name or a principal."""
@@ -334,7 +338,7 @@ class SessionService:
         try:
             # Before it is staged: what is in the session's folder cannot be taken back.
             await engine.records.check_room(file, limit=limit)
-            await self._stage(session, path, key)
+            await self._stage(session, file, key)
             file, replaced = await engine.records.put_file(file, key=key, limit=limit)
         except BaseException:
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
@@ -668,9 +672,14 @@ class SessionService:
         place = await self._workspace(session)
         if place is not None:
             return await function(place)
+        return await self._through_kernel(session, function)
 
+    async def _through_kernel(
+        self, session: Session, function: Callable[[Workspace], Awaitable[T]]
+    ) -> T:
         async def call(kernel: Kernel) -> T:
-            assert kernel.workspace is not None
+            if kernel.workspace is None:
+                raise BackendError("The session's kernel cannot reach its files for us.")
             return await function(kernel.workspace)
 
         return await self._live(session).call(call)
@@ -717,15 +726,49 @@ class SessionService:
         if failure is not None:
             raise failure
 
-    async def _stage(self, session: Session, path: str, key: str) -> None:
-        """Copy an upload's kept bytes into the session's folder."""
+    async def _stage(self, session: Session, file: File, key: str) -> None:
+        """Copy an upload's kept bytes into the session's folder.
+
+        Large ones go to another machine through the kernel: a Jupyter Server takes them in base64.
+        """
         blobs = self._engine.blobs
 
         async def write(place: Workspace) -> None:
             async with blobs.open(key) as chunks:
-                await place.write(path, chunks, source=blobs.local_path(key))
+                await place.write(file.path, chunks, source=blobs.local_path(key))
 
-        await self._with_workspace(session, write)
+        place = await self._workspace(session)
+        if place is None:
+            await self._through_kernel(session, write)
+        elif (
+            file.size < _LARGE
+            or isinstance(place, LocalWorkspace)
+            or not await self._write_through_kernel(session, write)
+            or await _find_size(place, file.path) != file.size  # its code may have lied
+        ):
+            await write(place)
+
+    async def _write_through_kernel(
+        self, session: Session, write: Callable[[Workspace], Awaitable[None]]
+    ) -> bool:
+        """Write a file through the kernel if it is idle, or can be started; False if not."""
+        scope = anyio.CancelScope()
+
+        async def write_in_scope(place: Workspace) -> None:
+            with scope:
+                await write(place)
+
+        if self._live(session).busy:
+            return False
+        try:
+            await self._through_kernel(session, write_in_scope)
+        except CIToolsError as error:
+            logger.info("session %s: no upload through its kernel: %s", session.id, error)
+            return False
+        except BaseException:
+            scope.cancel()  # it runs in the session's task
+            raise
+        return True
 
 
 class _Counted:
@@ -758,6 +801,13 @@ class _Counted:
             raise FileTooLargeError(self._path, self._limit)
         self._hash_chunk(chunk)
         return chunk
+
+
+async def _find_size(place: Workspace, path: str) -> int | None:
+    try:
+        return (await place.stat(path)).size
+    except NotFoundError:
+        return None
 
 
 async def _just_connect(kernel: Kernel) -> None:

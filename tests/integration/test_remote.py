@@ -252,12 +252,15 @@ async def test_large_upload_starts_the_kernel_and_goes_through_it(
         file = await service.upload_file(session.id, "big.bin", LARGE)
         epoch = (await service.get_session(session.id)).epoch
         step = await service.run_code(session.id, HASH_CODE)
+        async with service.open_file(session.id, "big.bin", offset=3, length=8 << 20) as chunks:
+            part = b"".join([chunk async for chunk in chunks])
         listed = [(one.path, one.size) for one in await service.list_files(session.id)]
         await service.close_session(session.id)
 
     assert epoch == step.epoch == 1
     assert step.outputs == (StreamOutput(name="stdout", text=f"{file.sha256}\n"),)
     assert listed == [("big.bin", len(LARGE))]
+    assert part == LARGE[3 : 3 + (8 << 20)]
 
 
 async def test_large_upload_does_not_wait_for_a_busy_kernel(

@@ -351,7 +351,7 @@ class LiveSession:
     async def _run(self, running: RunningStep, turn: "Admission") -> _End:
         """Run a step whose turn it is."""
         session = turn.session
-        running.update(turn.step)
+        running.update(replace(turn.step, replays=running.step.replays))
         for attempt in (1, 2):
             try:
                 kernel, session = await self._kernel_of(session)

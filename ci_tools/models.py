@@ -163,6 +163,9 @@ class RunStep:
     truncated: bool = False
     """Whether something was cut from `outputs` or lost; `notices` say what."""
 
+    replays: str | None = None
+    """The id of the step that a replay ran again as this one."""
+
     @property
     def duration(self) -> float | None:
         """Seconds between start and end; None until both are known."""

@@ -159,20 +159,21 @@ class SessionService:
     async def restart_session(self, session_id: str, *, replay: bool = False) -> Restarted:
         """Give the session a new kernel: variables are lost, files kept.
 
-        A running step is cancelled. With `replay` the completed steps of the last kernel are run
-        again, in order, until one fails; never by itself, because steps may act on the world.
+        A running step is cancelled. With `replay` the session's completed steps are run again, in
+        order, until one fails; never by itself, because steps may act on the world. What an
+        earlier replay ran again counts once.
         """
         self._admit()
         session = await self._session(session_id)
         for step in await self._unfinished(session_id):
             if step.status is StepStatus.IN_PROGRESS:
                 await self._cancel(step)
-        again = await self._completed(session_id, session.epoch) if replay else []
+        again = await self._completed(session_id) if replay else []
         session = await self._session(session_id)
         await self._live(session).restart()
         replayed: list[RunStep] = []
         for step in again:
-            replayed.append(await self.run_code(session_id, step.code, timeout=step.timeout))
+            replayed.append(await self._replay(step))
             if replayed[-1].status is not StepStatus.COMPLETED:
                 break
         return Restarted(session=await self._session(session_id), replayed=tuple(replayed))
@@ -213,13 +214,7 @@ class SessionService:
 
         `timeout` is the seconds that the code may run; the step is then `expired`.
         """
-        running = await self._submit(session_id, code, timeout)
-        try:
-            await running.done.wait()
-        except anyio.get_cancelled_exc_class():
-            await self._abandon(running)
-            raise
-        return running.step
+        return await self._await_end(await self._submit(session_id, code, timeout))
 
     @asynccontextmanager
     async def stream_code(
@@ -536,7 +531,9 @@ class SessionService:
             # Nobody waits for this task, and all sessions share its task group.
             logger.exception("session %s: not warmed", session.id)
 
-    async def _submit(self, session_id: str, code: str, timeout: float | None) -> RunningStep:
+    async def _submit(
+        self, session_id: str, code: str, timeout: float | None, *, replays: str | None = None
+    ) -> RunningStep:
         self._admit()
         if len(code) > CODE_LIMIT:
             raise ConfigurationError(
@@ -559,6 +556,7 @@ class SessionService:
             epoch=0,
             timeout=seconds,
             created_at=0,
+            replays=replays,
         )
         running = self._engine.open_step(step)
         try:
@@ -584,6 +582,18 @@ class SessionService:
                 f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
             )
         engine.room_checks[self.principal] = now + _ROOM_CHECK
+
+    async def _replay(self, step: RunStep) -> RunStep:
+        running = await self._submit(step.session_id, step.code, step.timeout, replays=step.id)
+        return await self._await_end(running)
+
+    async def _await_end(self, running: RunningStep) -> RunStep:
+        try:
+            await running.done.wait()
+        except anyio.get_cancelled_exc_class():
+            await self._abandon(running)
+            raise
+        return running.step
 
     async def _abandon(self, running: RunningStep) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""
@@ -638,14 +648,12 @@ class SessionService:
             session_id, principal=self.principal
         )
 
-    async def _completed(self, session_id: str, epoch: int) -> list[RunStep]:
-        """List the steps that a kernel completed, the oldest first."""
+    async def _completed(self, session_id: str) -> list[RunStep]:
+        """List the steps that made the session's state, the oldest first."""
         steps = [step async for step in self._all_steps(session_id)]
-        return [
-            step
-            for step in steps[::-1]
-            if step.epoch == epoch and step.status is StepStatus.COMPLETED
-        ]
+        completed = [step for step in steps[::-1] if step.status is StepStatus.COMPLETED]
+        repeated = {step.replays for step in completed}
+        return [step for step in completed if step.id not in repeated]
 
     async def _all_steps(self, session_id: str) -> AsyncIterator[RunStep]:
         """Iterate over a session's steps, newest first."""

@@ -123,6 +123,7 @@ def to_step(row: Row[Any]) -> LoadedStep:
         execution_count=result.get("execution_count"),
         full_text=full_text_from_json(row.full_text),
         truncated=result.get("truncated", False),
+        replays=result.get("replays"),
     )
     return LoadedStep(step=step, outputs_key=row.outputs_key)
 
@@ -235,6 +236,7 @@ def finish_step(
             "notices": list(step.notices),
             "execution_count": step.execution_count,
             "truncated": step.truncated,
+            "replays": step.replays,
         },
         "outputs": outputs.text,
     }

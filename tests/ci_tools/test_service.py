@@ -284,6 +284,27 @@ async def test_replay_runs_the_completed_steps_again_in_order(service: SessionSe
     )
 
 
+async def test_replay_restores_what_a_lost_kernel_had_and_counts_each_step_once(
+    service: SessionService, backend: FakeBackend
+) -> None:
+    session = await service.create_session()
+    await service.run_code(session.id, "x = [1]")
+    kernel = (await service.get_session(session.id)).kernel
+    assert kernel is not None
+    backend.kill_kernel(kernel)
+    await service.run_code(session.id, "y = 2")
+
+    first = await service.restart_session(session.id, replay=True)
+    second = await service.restart_session(session.id, replay=True)
+    step = await service.run_code(session.id, "print(x, y)")
+
+    assert [again.code for again in first.replayed] == ["x = [1]", "y = 2"]
+    assert [again.code for again in second.replayed] == ["x = [1]", "y = 2"]
+    assert second.replayed[0].replays == first.replayed[0].id
+    assert (await service.get_run_step(second.replayed[1].id)).replays == first.replayed[1].id
+    assert step.outputs == (StreamOutput(name="stdout", text="[1] 2\n"),)
+
+
 async def test_changed_files_are_told_with_size_and_hash(service: SessionService) -> None:
     session = await service.create_session()
     await service.upload_file(session.id, "old.txt", b"old")

@@ -15,8 +15,8 @@ from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
-    ConfigurationError,
     FileTooLargeError,
+    InvalidArgumentError,
     LimitError,
     NotFoundError,
     ServiceClosedError,
@@ -96,7 +96,7 @@ class SessionService:
     def act_as(self, principal: str) -> "SessionService":
         """Return the service of another principal; whoever calls this has checked who asks."""
         if not principal or len(principal) > _NAME_LIMIT or not principal.isprintable():
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"A principal is 1 to {_NAME_LIMIT} printable characters, not {principal[:50]!r}."
             )
         return SessionService(self._engine, principal)
@@ -109,11 +109,11 @@ class SessionService:
         """Create a session; its kernel starts with the first step, or with `warm_session`.
 
         Raises:
-            ConfigurationError: No such server profile or kernelspec; the message lists them.
+            InvalidArgumentError: No such server profile or kernelspec; the message lists them.
         """
         self._admit()
         if name is not None and len(name) > _NAME_LIMIT:
-            raise ConfigurationError(f"A session's name has at most {_NAME_LIMIT} characters.")
+            raise InvalidArgumentError(f"A session's name has at most {_NAME_LIMIT} characters.")
         server = self._checked_server(server)
         kernelspec = kernelspec or self.settings.kernelspec
         if kernelspec:
@@ -149,6 +149,14 @@ class SessionService:
         for step in await self._unfinished(session_id):
             await self._cancel(step)
         await delete_session(self._engine, session)
+
+    async def warm_up(self) -> None:
+        """Start what every session needs where code runs, but no kernel; it is only faster then.
+
+        Raises:
+            BackendError: It does not start; the first session will say so again.
+        """
+        await self._engine.backend.warm_up()
 
     async def warm_session(self, session_id: str) -> None:
         """Start the session's kernel in the background, so that its first step need not wait."""
@@ -498,7 +506,7 @@ class SessionService:
         if server is None:
             return servers[0]
         if server not in servers:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"There is no server profile {server[:50]!r}; there are: {', '.join(servers)}."
             )
         return server
@@ -506,7 +514,7 @@ class SessionService:
     async def _check_kernelspec(self, server: str, kernelspec: str) -> None:
         known = [spec.name for spec in await self._engine.backend.list_kernelspecs(server)]
         if kernelspec not in known:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"There is no kernel {kernelspec[:50]!r} on {server!r}; there are: "
                 f"{', '.join(known)}."
             )
@@ -536,13 +544,13 @@ class SessionService:
     ) -> RunningStep:
         self._admit()
         if len(code) > CODE_LIMIT:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"The code has {len(code)} characters; at most {CODE_LIMIT} run in one step. "
                 "Upload it as a file and run that."
             )
         seconds = self.settings.step_timeout if timeout is None else timeout
         if not 0 < seconds <= self.settings.step_timeout_max:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"A step's timeout is above 0 and at most {self.settings.step_timeout_max:g} s, "
                 f"not {seconds:g}."
             )

@@ -27,6 +27,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _STATUS = {
     "not_found": 404,
     "invalid_path": 400,
+    "invalid_argument": 400,
     "limit_exceeded": 429,
     "file_too_large": 413,
     "service_closed": 503,

@@ -7,10 +7,10 @@ import pytest
 
 import ci_tools
 from ci_tools import (
-    ConfigurationError,
     DisplayOutput,
     ErrorOutput,
     FileTooLargeError,
+    InvalidArgumentError,
     InvalidPathError,
     LimitError,
     NotFoundError,
@@ -579,20 +579,36 @@ async def test_requests_over_the_rate_are_refused_until_later(
         assert await service.act_as("other").list_sessions() == []
 
 
+async def test_warming_up_reaches_the_backend(
+    service: SessionService, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed = anyio.Event()
+
+    async def warm_up() -> None:
+        warmed.set()
+
+    monkeypatch.setattr(backend, "warm_up", warm_up)
+
+    await service.warm_up()
+
+    assert warmed.is_set()
+    assert await service.list_sessions() == []
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), 1e9])
 async def test_bad_timeouts_are_refused(service: SessionService, timeout: float) -> None:
     session = await service.create_session()
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(InvalidArgumentError):
         await service.run_code(session.id, "1", timeout=timeout)
 
 
 async def test_unknown_server_and_kernelspec_are_refused_with_a_list(
     service: SessionService,
 ) -> None:
-    with pytest.raises(ConfigurationError, match="embedded"):
+    with pytest.raises(InvalidArgumentError, match="embedded"):
         await service.create_session(server="nowhere")
-    with pytest.raises(ConfigurationError, match="python3"):
+    with pytest.raises(InvalidArgumentError, match="python3"):
         await service.create_session(kernelspec="cobol")
 
 

@@ -367,8 +367,11 @@ class SessionService:
             for stat in stats
         ]
 
-    async def stat_file(self, session_id: str, path: str) -> File:
-        """Describe one file, with its SHA-256 unless it is larger than 2 GiB."""
+    async def stat_file(self, session_id: str, path: str, *, digest: bool = True) -> File:
+        """Describe one file, with its SHA-256 unless it is larger than 2 GiB.
+
+        Without `digest` the file is not read: the hash is there only if it is known already.
+        """
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
@@ -377,6 +380,8 @@ class SessionService:
         async def look(place: Workspace) -> File:
             stat = await place.stat(path)
             file = _to_file(session, path, stat.size, stat.modified_at, stored)
+            if not digest:
+                return file
             sha256 = await place.sha256(path) if stat.size <= HASHED_BYTES else None
             return replace(file, sha256=sha256, id=file.id if file.sha256 == sha256 else None)
 

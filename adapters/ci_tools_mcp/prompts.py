@@ -52,9 +52,11 @@ async def resume_session(
         session = await service.get_session(session_id)
         steps = await service.list_run_steps(session_id, limit=_STEPS)
         files = await service.list_files(session_id, limit=_FILES)
+    kernelspec = (session.kernel.kernelspec if session.kernel else "") or session.kernelspec
+    kernel = f" (kernel {kernelspec})" if kernelspec else ""
     state = "still has its variables" if session.kernel else "has no running kernel: no variables"
     lines = [
-        f"Go on in session {session_id} ({session.kernelspec}); pass this session_id to run_code.",
+        f"Go on in session {session_id}{kernel}; pass this session_id to run_code.",
         f"The session {state}. Its last steps, oldest first:",
         *(_describe(step) for step in reversed(steps)),
         "Its files in /mnt/data:",

@@ -491,6 +491,5 @@ def _to_fragments(message: bytes) -> Iterator[memoryview]:
 
 def _died(cause: BackendError | None) -> KernelDiedError:
     detail = f" {cause}" if cause is not None else ""
-    return KernelDiedError(
-        f"The kernel ended before it replied.{detail} Variables are lost, files are kept."
-    )
+    # What that means for variables and files is for the service to say: it knows what follows.
+    return KernelDiedError(f"The kernel ended before it replied.{detail}")

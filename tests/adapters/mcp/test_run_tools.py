@@ -76,10 +76,8 @@ async def test_a_default_session_that_was_never_used_goes_with_its_host(
     service: SessionService,
 ) -> None:
     async with Client(make_server(service)) as client:
-        await client.list_tools()
-        with anyio.fail_after(10):
-            while not await service.list_sessions():
-                await anyio.sleep(0.01)
+        await structured(client, "list_files")
+        assert len(await service.list_sessions()) == 1
 
     assert await service.list_sessions() == []
 

@@ -102,7 +102,9 @@ async def _read_head(connection: socket.socket) -> Body | None:
     encoded = headers.get("Transfer-Encoding") or headers.get("Content-Encoding")
     if status not in (200, 206) or encoded is not None:
         return None
-    return Body(status=status, chunks=_read(connection, rest, int(headers.get("Content-Length", ""))))
+    return Body(
+        status=status, chunks=_read(connection, rest, int(headers.get("Content-Length", "")))
+    )
 
 
 async def _read(connection: socket.socket, rest: bytes, length: int) -> AsyncIterator[bytes]:

@@ -103,10 +103,10 @@ class FakeBackend:
         if request.kernelspec not in ("", "python3"):
             raise KernelStartError(f"There is no kernelspec {request.kernelspec!r}.")
         process = _Process(self._folder(request.session_id))
-        await process.read()  # that it is ready: before, an interrupt would end it
         kernel_id = uuid.uuid4().hex
         self._kernels[kernel_id] = process
         self.started += 1
+        await process.read()  # that it is ready: before, an interrupt would end it
         return KernelRef(
             server="embedded",
             kernel_id=kernel_id,

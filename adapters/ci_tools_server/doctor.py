@@ -148,6 +148,7 @@ async def _look_at_stores(service: SessionService, findings: list[Finding]) -> N
 
 
 async def _look_at_servers(service: SessionService, findings: list[Finding]) -> None:
+    usable: set[str] = set()
     for server in service.list_servers():
         subject = f"Jupyter Server {server!r}"
         advice = (
@@ -159,6 +160,9 @@ async def _look_at_servers(service: SessionService, findings: list[Finding]) -> 
             kernels = [spec.name for spec in await service.list_kernelspecs(server)]
             text = f"answers; kernels: {', '.join(kernels)}"
             findings.append(Finding(state="ok", subject=subject, text=text))
+            usable.add(server)
+    if service.list_servers()[0] not in usable:
+        return  # the step would fail for the reason that has been told
     with _as_failure(findings, "run code", "Look at the failure above, and at the kernel's log."):
         await _run_a_step(service, findings)
 
@@ -173,10 +177,10 @@ async def _run_a_step(service: SessionService, findings: list[Finding]) -> None:
     if step.status is StepStatus.COMPLETED:
         text = f"a kernel on {session.server!r} started and answered"
         findings.append(Finding(state="ok", subject="run code", text=text))
+        findings.append(_judge_isolation(session.isolation))
     else:
         text = step.error.message if step.error else step.status.value
         findings.append(Finding(state="fail", subject="run code", text=text))
-    findings.append(_judge_isolation(session.isolation))
 
 
 def _judge_isolation(isolation: str) -> Finding:

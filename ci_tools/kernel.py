@@ -216,7 +216,7 @@ class KernelBackend(Protocol):
         ...
 
     def may_live(self, ref: KernelRef) -> bool:
-        """Tell whether a kernel may still be there; False only if it is certain, cheaply, not to."""
+        """Tell whether a kernel may still be there; False only if it cheaply is certain not to."""
         ...
 
     def connect(self, ref: KernelRef) -> AbstractAsyncContextManager[Kernel]:

@@ -99,7 +99,10 @@ def config(
         str | None, typer.Option(help="Use the `ci-tools serve` at this address.")
     ] = None,
     uvx: Annotated[
-        bool, typer.Option(help="Start the package with uvx (after its first release), not this.")
+        bool,
+        typer.Option(
+            help="Start the released package with uvx; there is none before the first release."
+        ),
     ] = False,
     owner: Annotated[
         str, typer.Option(help="The GitHub account that server.json is published from.")

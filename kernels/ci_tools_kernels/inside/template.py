@@ -1,0 +1,251 @@
+"""The process with the data stack imported, from which kernels are forked.
+
+It is the first process of a pid namespace: when it ends, every sandbox ends. It stays
+single-threaded, holds no secret and answers one socket:
+
+    server:   {"op": "spawn", "id": "...", "data": ..., ...} + 5 listening sockets, init's socket
+    template: {"op": "ready"}
+              {"op": "spawned", "id": "..."} + a pidfd, or {"op": "failed", "id": "...", "error": "..."}
+              {"op": "exited", "id": "...", "status": 0}
+"""
+
+import gc
+import importlib
+import os
+import random
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from ci_tools_kernels.inside import confinement, filesystem, init, wire
+from ci_tools_kernels.inside.syscalls import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    PR_SET_PDEATHSIG,
+    close_fds,
+    map_user,
+    prctl,
+    setns,
+    unshare,
+)
+
+IDMAP_REQUEST = "idmap"
+
+_KERNEL_MODULES = (
+    "asyncio",
+    "debugpy",
+    "ipykernel.datapub",
+    "ipykernel.inprocess",
+    "ipykernel.ipkernel",
+    "ipykernel.kernelapp",
+    "ipykernel.zmqshell",
+    "IPython.core.completer",
+    "IPython.core.magics",
+    "matplotlib_inline.backend_inline",
+)
+
+
+def launch(spec: dict[str, Any], link: socket.socket) -> int:
+    """Make the namespaces, start the template in them, and wait for its end.
+
+    This small process stays: it is the parent that the template's namespace hangs on, and, for
+    root, it makes the user namespaces that map a session's files to the session's user.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.geteuid() != 0:
+        user, group = os.geteuid(), os.getegid()
+        unshare(CLONE_NEWUSER)
+        map_user(confinement.USER, user, group)
+    unshare(CLONE_NEWPID)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _Template(spec, link, theirs).serve()
+        os._exit(0)
+    theirs.close()
+    link.close()
+    while (received := wire.receive(ours)) is not None:
+        _answer_idmap(ours, received[0])
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _answer_idmap(ours: socket.socket, message: dict[str, Any]) -> None:
+    """Send a user namespace in which owner `disk` on disk is user `uid`."""
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        unshare(CLONE_NEWUSER)
+        os.write(ready_write, b"1")
+        signal.pause()
+    try:
+        os.read(ready_read, 1)
+        for kind in ("uid", "gid"):
+            with open(f"/proc/{pid}/{kind}_map", "w") as file:
+                file.write(f"{message[f'disk_{kind}']} {message['uid']} 1")
+        fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+        try:
+            wire.send(ours, {"op": IDMAP_REQUEST}, [fd])
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        wire.send(ours, {"op": IDMAP_REQUEST, "error": str(exc)})
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ready_read)
+        os.close(ready_write)
+
+
+class _Template:
+    def __init__(self, spec: dict[str, Any], link: socket.socket, launcher: socket.socket) -> None:
+        self._spec = spec
+        self._link = link
+        self._launcher = launcher
+        self._children: dict[int, str] = {}
+        self._idmaps: dict[tuple[int, int, int], int] = {}
+        self._pid_namespace = -1
+
+    def serve(self) -> None:
+        unshare(CLONE_NEWNS)
+        filesystem.keep_mounts_private()
+        filesystem.mount("proc", "/proc", "proc", 0)
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        filesystem.build_root(self._spec["root"], self._spec["environments"])
+        self._import()
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakeup_write)
+        wire.send(self._link, {"op": "ready", "threads": len(os.listdir("/proc/self/task"))})
+        poll = select.poll()
+        for fd in (wakeup_read, self._link.fileno()):
+            poll.register(fd, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == wakeup_read:
+                    os.read(wakeup_read, 4096)
+                    continue
+                received = wire.receive(self._link)
+                if received is None:
+                    return
+                self._handle(*received)
+            self._reap()
+
+    def _import(self) -> None:
+        os.environ.clear()
+        os.environ.update(self._spec["env"])
+        sys.path[:] = [path for path in sys.path if path]
+        # What follows is not there anymore once a sandbox has its own root.
+        importlib.import_module("ci_tools_kernels.inside.kernel")
+        importlib.import_module("ci_tools_kernels.inside.startup")
+        for name in (*_KERNEL_MODULES, *self._spec["preload"]):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                continue  # what is missing here is missing in the kernel too, which says so
+        gc.collect()
+        gc.freeze()
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            id = self._children.pop(pid, None)
+            if id is not None:
+                code = os.waitstatus_to_exitcode(status)
+                wire.send(self._link, {"op": "exited", "id": id, "status": code})
+
+    def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
+        try:
+            if message["op"] == "spawn":
+                pidfd = self._spawn(message, fds)
+                try:
+                    wire.send(self._link, {"op": "spawned", "id": message["id"]}, [pidfd])
+                finally:
+                    os.close(pidfd)
+        except OSError as exc:
+            wire.send(self._link, {"op": "failed", "id": message["id"], "error": str(exc)})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _spawn(self, spec: dict[str, Any], fds: list[int]) -> int:
+        idmap_fd = self._idmap(spec) if spec["uid"] is not None and spec["data"] else None
+        unshare(CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            _become_sandbox(spec, fds, self._spec["root"], idmap_fd)
+        setns(self._pid_namespace, CLONE_NEWPID)
+        self._children[pid] = spec["id"]
+        return os.pidfd_open(pid)
+
+    def _idmap(self, spec: dict[str, Any]) -> int:
+        owner = os.stat(spec["data"])
+        key = (owner.st_uid, owner.st_gid, spec["uid"])
+        if key not in self._idmaps:
+            request = {
+                "op": IDMAP_REQUEST,
+                "disk_uid": owner.st_uid,
+                "disk_gid": owner.st_gid,
+                "uid": spec["uid"],
+            }
+            wire.send(self._launcher, request)
+            received = wire.receive(self._launcher)
+            if received is None or not received[1]:
+                raise OSError(f"no user namespace for /mnt/data: {received and received[0]}")
+            self._idmaps[key] = received[1][0]
+        return self._idmaps[key]
+
+
+def _become_sandbox(
+    spec: dict[str, Any], fds: list[int], root: str, idmap_fd: int | None
+) -> None:
+    """Turn this forked process into a session's first one; never returns."""
+    status = 1
+    *listeners, control = fds
+    try:
+        signal.set_wakeup_fd(-1)
+        gc.disable()
+        link = socket.socket(fileno=control)
+        try:
+            close_fds(fds if idmap_fd is None else [*fds, idmap_fd])
+            confinement.enter(spec, root, idmap_fd)
+            if idmap_fd is not None:
+                os.close(idmap_fd)
+        except Exception as exc:
+            wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
+            raise
+        wire.send(link, {"op": "entered"})
+        status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
+    finally:
+        if status < 0:
+            # An exit status that means the same to the server as the kernel's own end by signal.
+            status = 128 - status
+        os._exit(status)
+
+
+def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> None:
+    os.environ.clear()
+    os.environ.update(spec["env"])
+    os.chdir(spec["cwd"])
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+    kernel = sys.modules["ci_tools_kernels.inside.kernel"]
+    startup = sys.modules["ci_tools_kernels.inside.startup"]
+    for name in [name for name in sys.modules if name.split(".")[0] == "ci_tools_kernels"]:
+        del sys.modules[name]
+    kernel.prepare_streams()
+    app = kernel.configure(spec["connection"], listeners)
+    gc.enable()
+    startup.prepare(app)
+    app.initialize([])
+    link.close()
+    app.start()

@@ -1,0 +1,157 @@
+"""The kernel provisioner: how a Jupyter Server starts sandboxed kernels.
+
+A kernelspec names it in `metadata.kernel_provisioner`; its `config` there is the policy. The
+folder that the server starts the kernel in becomes the kernel's /mnt/data.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerBase
+from traitlets import Bool, Dict, List, Unicode
+
+from ci_tools_kernels.host import Host, find_host, kernel_environment
+from ci_tools_kernels.inside import wire
+from ci_tools_kernels.listeners import CHANNELS, Listeners
+from ci_tools_kernels.policy import Policy, to_policy
+from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
+
+logger = logging.getLogger(__name__)
+
+
+class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+    """Starts a kernel in a sandbox of its own, forked from the server's template process."""
+
+    # The names are those of `Policy`: jupyter_client sets them from the kernelspec's config.
+    isolation = Unicode("auto")
+    network = Bool(False)
+    limits: Any = Dict()
+    environment: Any = Dict()
+    preload: Any = List(default_value=list(Policy().preload))
+
+    _listeners: Listeners | None = None
+    _sandbox: Sandbox | None = None
+    _user: int | None = None
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The running sandbox, for the second channel."""
+        return self._sandbox
+
+    def policy(self) -> Policy:
+        """Return what the kernelspec says.
+
+        Raises:
+            ValueError: It says something that means nothing here.
+        """
+        names = ("isolation", "network", "limits", "environment", "preload")
+        return to_policy({name: getattr(self, name) for name in names})
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a sandbox was started and not yet cleaned up."""
+        return self._sandbox is not None
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Bind the kernel's sockets and tell the kernel manager where they are."""
+        host = find_host()
+        if self._listeners is not None:
+            # The kernel manager has removed the sockets' files before this restart.
+            self._listeners.close()
+        self._listeners = Listeners(host.run_dir / uuid4().hex[:12])
+        manager = self.parent
+        manager.transport = "ipc"
+        manager.cache_ports = False
+        manager.ip = self._listeners.prefix
+        for port, channel in enumerate(CHANNELS, 1):
+            setattr(manager, f"{channel}_port", port)
+        manager.write_connection_file()
+        self.connection_info = manager.get_connection_info()
+        return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Fork the kernel and return how to reach it."""
+        host, policy = find_host(), self.policy()
+        template = host.template(cmd[0], policy)
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(template.ready)), START_TIMEOUT)
+        assert self._listeners is not None
+        self._user = host.take_user()
+        connection = self.parent.session
+        spec = {
+            "id": uuid4().hex,
+            "cgroups": [],
+            "network": policy.network,
+            "data": self._data_folder(kwargs.get("cwd")),
+            "uid": self._user,
+            "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
+            "env": kernel_environment(cmd[0], {**self.kernel_spec.env, **policy.environment}),
+            "cwd": "/mnt/data",
+            "connection": {
+                "key": connection.key.decode(),
+                "signature_scheme": connection.signature_scheme,
+            },
+        }
+        started = asyncio.wrap_future(template.spawn(spec, self._listeners.fds))
+        self._sandbox = await asyncio.wait_for(started, SPAWN_TIMEOUT)
+        self._sandbox.exited.add_done_callback(lambda _: host.return_user(self._user))
+        return self.connection_info
+
+    def _data_folder(self, folder: str | None) -> str | None:
+        """Return the kernel's own folder; None keeps /mnt/data in memory.
+
+        The server falls back to a parent when a folder is missing, up to the root that holds
+        everybody's: only what lies strictly below that root can be one kernel's own.
+        """
+        if not folder:
+            return None
+        found = Path(folder).resolve()
+        root = Path(getattr(self.parent.parent, "root_dir", None) or Path.home()).resolve()
+        if root in found.parents:
+            return str(found)
+        logger.warning("Kernel %s has no folder of its own: its files stay in memory.", self.kernel_id)
+        return None
+
+    async def poll(self) -> int | None:
+        """Return the exit status, or None while the kernel runs."""
+        if self._sandbox is None:
+            return 0
+        return self._sandbox.exited.result() if self._sandbox.exited.done() else None
+
+    async def wait(self) -> int | None:
+        """Wait until nothing of the sandbox is left."""
+        if self._sandbox is None:
+            return 0
+        status = await asyncio.wrap_future(self._sandbox.exited)
+        self._sandbox.close()
+        self._sandbox = None
+        return status
+
+    async def send_signal(self, signum: int) -> None:
+        """Send the kernel a signal; interrupts come as messages instead."""
+        if signum == signal.SIGKILL:
+            await self.kill()
+
+    async def kill(self, restart: bool = False) -> None:
+        """End everything in the sandbox."""
+        if self._sandbox is not None:
+            self._sandbox.kill()
+
+    async def terminate(self, restart: bool = False) -> None:
+        """End everything in the sandbox; the kernel was asked politely before."""
+        await self.kill(restart)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Give back what the kernel held; its sockets stay for a restart."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+        if not restart and self._listeners is not None:
+            self._listeners.close()
+            self._listeners = None

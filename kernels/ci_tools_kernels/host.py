@@ -11,8 +11,12 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.template import Template
@@ -53,10 +57,18 @@ class Host:
                 root=self.run_dir / f"root-{index}",
                 environments=locate_environment(python),
                 environment=kernel_environment(python, {}),
+                font_cache=_cache_folder() / "matplotlib",
                 preload=policy.preload,
+                rehearsal=kernel_spec(
+                    python, policy, data=None, user=self.rehearsal_user(), key="rehearsal"
+                ),
             )
             self._templates[key] = template
             return template
+
+    def rehearsal_user(self) -> int | None:
+        """Return the user that templates try kernels out as; None where the service is not root."""
+        return FIRST_USER - 1 if os.geteuid() == 0 else None
 
     def take_user(self) -> int | None:
         """Return a user id for one sandbox, or None where the service is not root."""
@@ -100,11 +112,44 @@ def locate_environment(python: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(json.loads(found.stdout)))
 
 
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "ci-tools"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def kernel_spec(
+    python: str,
+    policy: Policy,
+    *,
+    data: str | None,
+    user: int | None,
+    key: str,
+    signature_scheme: str = "hmac-sha256",
+    extra_environment: Mapping[str, str] | None = None,
+    cgroups: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what a template is told about one kernel."""
+    return {
+        "id": uuid4().hex,
+        "cgroups": list(cgroups),
+        "network": policy.network,
+        "data": data,
+        "uid": user,
+        "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
+        "env": kernel_environment(python, {**(extra_environment or {}), **policy.environment}),
+        "cwd": "/mnt/data",
+        "connection": {"key": key, "signature_scheme": signature_scheme},
+    }
+
+
 def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
     """Return all the variables that sandboxed code sees."""
     return {
         "HOME": "/tmp",  # noqa: S108 -- private to the sandbox
         "LANG": "C.UTF-8",
+        "MPLCONFIGDIR": "/tmp/.config/matplotlib",  # noqa: S108 -- private to the sandbox
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",

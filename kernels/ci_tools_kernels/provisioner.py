@@ -6,9 +6,7 @@ folder that the server starts the kernel in becomes the kernel's /mnt/data.
 
 import asyncio
 import logging
-import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,8 +15,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Bool, Dict, List, Unicode
 
-from ci_tools_kernels.host import Host, find_host, kernel_environment
-from ci_tools_kernels.inside import wire
+from ci_tools_kernels.host import find_host, kernel_environment, kernel_spec
 from ci_tools_kernels.listeners import CHANNELS, Listeners
 from ci_tools_kernels.policy import Policy, to_policy
 from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
@@ -44,6 +41,11 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     def sandbox(self) -> Sandbox | None:
         """The running sandbox, for the second channel."""
         return self._sandbox
+
+    def command_environment(self) -> dict[str, str]:
+        """Return the variables of a command in the sandbox: those of the kernel."""
+        extra = {**self.kernel_spec.env, **self.policy().environment}
+        return kernel_environment(self.kernel_spec.argv[0], extra)
 
     def policy(self) -> Policy:
         """Return what the kernelspec says.
@@ -84,20 +86,15 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         assert self._listeners is not None
         self._user = host.take_user()
         connection = self.parent.session
-        spec = {
-            "id": uuid4().hex,
-            "cgroups": [],
-            "network": policy.network,
-            "data": self._data_folder(kwargs.get("cwd")),
-            "uid": self._user,
-            "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
-            "env": kernel_environment(cmd[0], {**self.kernel_spec.env, **policy.environment}),
-            "cwd": "/mnt/data",
-            "connection": {
-                "key": connection.key.decode(),
-                "signature_scheme": connection.signature_scheme,
-            },
-        }
+        spec = kernel_spec(
+            cmd[0],
+            policy,
+            data=self._data_folder(kwargs.get("cwd")),
+            user=self._user,
+            key=connection.key.decode(),
+            signature_scheme=connection.signature_scheme,
+            extra_environment=self.kernel_spec.env,
+        )
         started = asyncio.wrap_future(template.spawn(spec, self._listeners.fds))
         self._sandbox = await asyncio.wait_for(started, SPAWN_TIMEOUT)
         self._sandbox.exited.add_done_callback(lambda _: host.return_user(self._user))

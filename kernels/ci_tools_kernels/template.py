@@ -152,7 +152,9 @@ class Template:
         root: Path,
         environments: Sequence[str],
         environment: dict[str, str],
+        font_cache: Path,
         preload: Sequence[str],
+        rehearsal: dict[str, Any],
     ) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link = ours
@@ -170,7 +172,9 @@ class Template:
                     "root": str(root),
                     "environments": list(environments),
                     "env": environment,
+                    "font_cache": str(font_cache),
                     "preload": list(preload),
+                    "rehearsal": {**rehearsal, "rehearse": True},
                 },
             )
             self.process = subprocess.Popen(
@@ -273,6 +277,8 @@ class Template:
             case "ready":
                 logger.info("The template is ready with %s threads.", message["threads"])
                 self.ready.set_result(None)
+            case "broken":
+                self.ready.set_exception(TemplateError(message["error"]))
             case "spawned":
                 with self._lock:
                     sandbox, _ = self._starting[message["id"]]

@@ -4,11 +4,12 @@ It is the first process of a pid namespace: when it ends, every sandbox ends. It
 single-threaded, holds no secret and answers one socket:
 
     server:   {"op": "spawn", "id": "...", "data": ..., ...} + 5 listening sockets, init's socket
-    template: {"op": "ready"}
+    template: {"op": "ready"}, or {"op": "broken", "error": "..."} and its end
               {"op": "spawned", "id": "..."} + a pidfd, or {"op": "failed", "id": "...", "error": "..."}
               {"op": "exited", "id": "...", "status": 0}
 """
 
+import contextlib
 import gc
 import importlib
 import os
@@ -33,20 +34,6 @@ from ci_tools_kernels.inside.syscalls import (
 )
 
 IDMAP_REQUEST = "idmap"
-
-_KERNEL_MODULES = (
-    "asyncio",
-    "debugpy",
-    "ipykernel.datapub",
-    "ipykernel.inprocess",
-    "ipykernel.ipkernel",
-    "ipykernel.kernelapp",
-    "ipykernel.zmqshell",
-    "IPython.core.completer",
-    "IPython.core.magics",
-    "matplotlib_inline.backend_inline",
-)
-
 
 def launch(spec: dict[str, Any], link: socket.socket) -> int:
     """Make the namespaces, start the template in them, and wait for its end.
@@ -117,7 +104,11 @@ class _Template:
         filesystem.mount("proc", "/proc", "proc", 0)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         filesystem.build_root(self._spec["root"], self._spec["environments"])
-        self._import()
+        try:
+            self._import()
+        except Exception as exc:
+            wire.send(self._link, {"op": "broken", "error": f"{type(exc).__name__}: {exc}"})
+            raise
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup_write)
@@ -139,17 +130,46 @@ class _Template:
     def _import(self) -> None:
         os.environ.clear()
         os.environ.update(self._spec["env"])
-        sys.path[:] = [path for path in sys.path if path]
-        # What follows is not there anymore once a sandbox has its own root.
-        importlib.import_module("ci_tools_kernels.inside.kernel")
-        importlib.import_module("ci_tools_kernels.inside.startup")
-        for name in (*_KERNEL_MODULES, *self._spec["preload"]):
-            try:
-                importlib.import_module(name)
-            except ImportError:
-                continue  # what is missing here is missing in the kernel too, which says so
+        os.environ["MPLCONFIGDIR"] = self._spec["font_cache"]
+        # What is ours is out of reach once a sandbox has its own root.
+        for name in ("kernel", "startup"):
+            importlib.import_module(f"ci_tools_kernels.inside.{name}")
+        for name in self._spec["preload"]:
+            self._import_module(name)
+        sys.modules["ci_tools_kernels.inside.startup"].remember_fonts(self._spec["font_cache"])
+        os.environ["MPLCONFIGDIR"] = self._spec["env"]["MPLCONFIGDIR"]
+        for name in self._rehearse():
+            self._import_module(name)
         gc.collect()
         gc.freeze()
+
+    def _import_module(self, name: str) -> None:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass  # what is missing here is missing in the kernel too, which says so
+
+    def _rehearse(self) -> list[str]:
+        """Start one kernel and throw it away; return the modules that it had to import."""
+        pairs = [socket.socketpair() for _ in range(5)]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with contextlib.ExitStack() as stack:
+            for end in (ours, theirs, *(end for pair in pairs for end in pair)):
+                stack.enter_context(end)
+            fds = [pair[0].fileno() for pair in pairs]
+            pidfd = self._spawn(self._spec["rehearsal"], [*fds, theirs.fileno()])
+            os.close(pidfd)
+            theirs.close()
+            names: list[str] = []
+            while (received := wire.receive(ours)) is not None:
+                message = received[0]
+                if "error" in message:
+                    raise RuntimeError(f"The first kernel failed: {message['error']}")
+                names = message.get("modules", names)
+        for pid in self._children:
+            os.waitpid(pid, 0)
+        self._children.clear()
+        return [name for name in names if name not in sys.modules]
 
     def _reap(self) -> None:
         while self._children:
@@ -244,8 +264,12 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
         del sys.modules[name]
     kernel.prepare_streams()
     app = kernel.configure(spec["connection"], listeners)
-    gc.enable()
-    startup.prepare(app)
     app.initialize([])
+    startup.prepare(app.shell)
+    if spec.get("rehearse"):
+        startup.rehearse(app.shell)
+        wire.send(link, {"op": "rehearsed", "modules": sorted(sys.modules)})
+        return
+    gc.enable()
     link.close()
     app.start()

@@ -1,0 +1,120 @@
+"""The Jupyter Server extension: fast connections, and commands beside a busy kernel.
+
+    POST /ci-tools/api/kernels/<kernel id>/commands
+        {"command": "ls -l", "timeout": 60, "output_limit": 1000000, "cwd": "...", "input": "..."}
+    answers with one JSON object a line, as things happen:
+        {"stream": "stdout", "text": "..."}
+        {"exit_status": 0, "timed_out": false, "truncated": false}
+    GET /ci-tools/api/probe
+        which mechanism holds each limit here, and why
+
+Both need what running code needs: the server's own authentication, and its authorizer's leave to
+execute in kernels.
+"""
+
+import asyncio
+import json
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from ci_tools_kernels.commands import CommandDone, TemplateError, run_command
+from ci_tools_kernels.connection import SandboxWebsocketConnection
+from ci_tools_kernels.provisioner import SandboxProvisioner
+
+LONGEST_TIMEOUT = 3600.0
+"""Seconds."""
+
+LARGEST_OUTPUT = 64_000_000
+"""Bytes."""
+
+SHELL = "/bin/sh"
+"""What commands are run by, inside the sandbox."""
+
+
+class CommandHandler(APIHandler):  # type: ignore[misc]
+    """Runs a command in a kernel's sandbox."""
+
+    auth_resource = "kernels"
+    _task: "asyncio.Task[None] | None" = None
+
+    @web.authenticated
+    @authorized(action="execute")  # type: ignore[untyped-decorator]
+    async def post(self, kernel_id: str) -> None:
+        """Start the command and stream what it writes."""
+        if kernel_id not in self.kernel_manager:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No kernel with id {kernel_id!r}.")
+        provisioner = self.kernel_manager.get_kernel(kernel_id).provisioner
+        if not isinstance(provisioner, SandboxProvisioner) or provisioner.sandbox is None:
+            raise web.HTTPError(
+                HTTPStatus.CONFLICT, "This kernel was not started in a sandbox of ci-tools."
+            )
+        request = _read_request(self.get_json_body())
+        self.set_header("Content-Type", "application/x-ndjson")
+        self._task = asyncio.current_task()
+        try:
+            await self._stream(provisioner, request)
+        except TemplateError as exc:
+            raise web.HTTPError(HTTPStatus.GONE, str(exc)) from exc
+        except StreamClosedError:
+            return  # the client is gone, and the command with it
+        finally:
+            self._task = None
+
+    async def _stream(self, provisioner: SandboxProvisioner, request: dict[str, Any]) -> None:
+        sandbox = provisioner.sandbox
+        assert sandbox is not None
+        argv = [SHELL, "-c", request.pop("command")]
+        async with run_command(
+            sandbox, argv, env=provisioner.command_environment(), **request
+        ) as events:
+            async for event in events:
+                self.write(json.dumps(asdict(event)) + "\n")
+                await self.flush()
+                if isinstance(event, CommandDone):
+                    return
+
+    def on_connection_close(self) -> None:
+        """End the command of a client that has gone."""
+        super().on_connection_close()
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _read_request(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict) or not isinstance(body.get("command"), str):
+        raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The body needs a `command`.")
+    try:
+        return {
+            "command": body["command"],
+            "timeout": min(max(float(body.get("timeout", 60.0)), 0.0), LONGEST_TIMEOUT),
+            "output_limit": min(max(int(body.get("output_limit", 1_000_000)), 0), LARGEST_OUTPUT),
+            "cwd": str(body.get("cwd", "/mnt/data")),
+            "input": str(body.get("input", "")).encode(),
+        }
+    except (TypeError, ValueError) as exc:
+        raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"The body is not valid: {exc}.") from exc
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "ci_tools_kernels.extension"}]
+
+
+def _load_jupyter_server_extension(serverapp: Any) -> None:
+    """Add the routes, and use the faster connection unless another was chosen."""
+    settings = serverapp.web_app.settings
+    chosen = settings.get("kernel_websocket_connection_class")
+    if chosen is not None and issubclass(SandboxWebsocketConnection, chosen):
+        settings["kernel_websocket_connection_class"] = SandboxWebsocketConnection
+        serverapp.kernel_websocket_connection_class = SandboxWebsocketConnection
+    base = url_path_join(settings["base_url"], "ci-tools", "api")
+    serverapp.web_app.add_handlers(
+        ".*$",
+        [(url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)", "commands"), CommandHandler)],
+    )

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ci_tools_kernels.cgroups import find_controls
 from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.template import Template
+from ci_tools_kernels.watch import Watcher
 
 FIRST_USER = 0x70000000
 """Where the service is root, sandboxes run as users from here on: no system assigns these."""
@@ -42,6 +44,8 @@ class Host:
         self._lock = threading.Lock()
         self._templates: dict[tuple[str, tuple[str, ...]], Template] = {}
         self._users: set[int] = set()
+        self.controls = find_controls()
+        self.watcher = Watcher()
         atexit.register(self.close)
 
     def template(self, python: str, policy: Policy) -> Template:
@@ -90,6 +94,7 @@ class Host:
 
     def close(self) -> None:
         """End every template, and with it every sandbox, and remove the run folder."""
+        self.watcher.close()
         with self._lock:
             for template in self._templates.values():
                 template.close()

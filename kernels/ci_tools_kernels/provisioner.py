@@ -5,7 +5,6 @@ folder that the server starts the kernel in becomes the kernel's /mnt/data.
 """
 
 import asyncio
-import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,45 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Bool, Dict, List, Unicode
 
-from ci_tools_kernels.host import find_host, kernel_environment, kernel_spec
+from ci_tools_kernels.cgroups import Group
+from ci_tools_kernels.host import Host, find_host, kernel_environment, kernel_spec
 from ci_tools_kernels.listeners import CHANNELS, Listeners
-from ci_tools_kernels.policy import Policy, to_policy
+from ci_tools_kernels.policy import Limits, Policy, to_policy
 from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
+from ci_tools_kernels.watch import Watch
 
-logger = logging.getLogger(__name__)
+
+GRACE = 1.0
+"""Seconds that interrupted code has to get below a limit again."""
+
+
+class _Lease:
+    """What a sandbox holds of the host besides its processes."""
+
+    def __init__(self, host: Host, name: str, limits: Limits) -> None:
+        self._host = host
+        self.user = host.take_user()
+        self.group: Group | None = None
+        if host.controls.parents:
+            self.group = Group(host.controls, f"{name}-{uuid4().hex[:8]}", limits)
+
+    def give_back(self) -> None:
+        if self.group is not None:
+            self.group.remove()
+        self._host.return_user(self.user)
+
+
+def _report(
+    loop: asyncio.AbstractEventLoop,
+    provisioner: "SandboxProvisioner",
+    sandbox: Sandbox,
+    message: str,
+) -> None:
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(provisioner.enforce(sandbox, message), loop)
+    else:  # a blocking kernel manager: nobody could send an interrupt
+        provisioner.last_excess = message
+        sandbox.kill()
 
 
 class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
@@ -35,7 +67,12 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     _listeners: Listeners | None = None
     _sandbox: Sandbox | None = None
-    _user: int | None = None
+    _lease: "_Lease | None" = None
+    _watch: Watch | None = None
+    _enforcing = False
+
+    last_excess: str | None = None
+    """The limit that this kernel was last interrupted or ended for."""
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -84,21 +121,55 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         template = host.template(cmd[0], policy)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(template.ready)), START_TIMEOUT)
         assert self._listeners is not None
-        self._user = host.take_user()
-        connection = self.parent.session
+        lease = _Lease(host, self.kernel_id or uuid4().hex, policy.limits)
+        session = self.parent.session
+        folder = self._data_folder(kwargs.get("cwd"))
         spec = kernel_spec(
             cmd[0],
             policy,
-            data=self._data_folder(kwargs.get("cwd")),
-            user=self._user,
-            key=connection.key.decode(),
-            signature_scheme=connection.signature_scheme,
+            data=folder,
+            user=lease.user,
+            key=session.key.decode(),
+            signature_scheme=session.signature_scheme,
             extra_environment=self.kernel_spec.env,
+            cgroups=lease.group.entries if lease.group else (),
         )
-        started = asyncio.wrap_future(template.spawn(spec, self._listeners.fds))
-        self._sandbox = await asyncio.wait_for(started, SPAWN_TIMEOUT)
-        self._sandbox.exited.add_done_callback(lambda _: host.return_user(self._user))
+        try:
+            started = asyncio.wrap_future(template.spawn(spec, self._listeners.fds))
+            sandbox = await asyncio.wait_for(started, SPAWN_TIMEOUT)
+        except BaseException:
+            lease.give_back()
+            raise
+        self._sandbox = sandbox
+        self._lease = lease
+        sandbox.exited.add_done_callback(lambda _: lease.give_back())
+        loop = asyncio.get_running_loop()
+        self._watch = Watch(
+            sandbox,
+            folder=folder,
+            limits=policy.limits,
+            memory="memory" not in host.controls.parents,
+            report=lambda message: _report(loop, self, sandbox, message),
+        )
+        host.watcher.add(self._watch)
         return self.connection_info
+
+    async def enforce(self, sandbox: Sandbox, message: str) -> None:
+        """Interrupt the kernel for being past a limit, and end it if that does not help."""
+        if self._enforcing or self._sandbox is not sandbox or self._watch is None:
+            return
+        self._enforcing = True
+        try:
+            self.last_excess = message
+            self.log.warning("Kernel %s is interrupted: %s", self.kernel_id, message)
+            await self.parent.interrupt_kernel()
+            await asyncio.sleep(GRACE)
+            still = await asyncio.to_thread(self._watch.find_excess)
+            if still and self._sandbox is sandbox:
+                self.log.warning("Kernel %s is ended: %s", self.kernel_id, still)
+                sandbox.kill()
+        finally:
+            self._enforcing = False
 
     def _data_folder(self, folder: str | None) -> str | None:
         """Return the kernel's own folder; None keeps /mnt/data in memory.
@@ -109,10 +180,16 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         if not folder:
             return None
         found = Path(folder).resolve()
-        root = Path(getattr(self.parent.parent, "root_dir", None) or Path.home()).resolve()
-        if root in found.parents:
+        root = getattr(self.parent.parent, "root_dir", None)
+        if root is None:
+            own = found != Path.home() and found not in Path.home().parents
+        else:
+            own = Path(root).resolve() in found.parents
+        if own:
             return str(found)
-        logger.warning("Kernel %s has no folder of its own: its files stay in memory.", self.kernel_id)
+        self.log.warning(
+            "Kernel %s has no folder of its own: its files stay in memory.", self.kernel_id
+        )
         return None
 
     async def poll(self) -> int | None:

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 from typing import Any
 
 from ci_tools_kernels.inside import landlock, seccomp
@@ -39,7 +40,7 @@ def enter(spec: dict[str, Any], root: str, idmap_fd: int | None) -> None:
     if not spec["network"]:
         flags |= CLONE_NEWNET
     unshare(flags)
-    _name_host("sandbox")
+    socket.sethostname("sandbox")
     if not spec["network"]:
         bring_up_loopback()
     limits = spec["limits"]
@@ -56,13 +57,6 @@ def enter(spec: dict[str, Any], root: str, idmap_fd: int | None) -> None:
     drop_privileges()
 
 
-def _name_host(name: str) -> None:
-    # socket.sethostname does exactly this; importing socket here costs nothing, it is loaded.
-    import socket
-
-    socket.sethostname(name)
-
-
 def reset_signals() -> None:
     """Undo what the parent did to signals: handlers, ignored ones and the mask."""
     signal.set_wakeup_fd(-1)
@@ -73,7 +67,8 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
         except OSError:
             continue  # one of the two that the C library keeps for itself
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python starts
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)  # as Python starts
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

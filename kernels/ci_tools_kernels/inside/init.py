@@ -122,8 +122,8 @@ def _start_command(link: socket.socket, message: dict[str, Any], fds: list[int])
         return pid
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
         for target, fd in enumerate(fds[:3]):

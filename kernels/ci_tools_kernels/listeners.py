@@ -24,7 +24,7 @@ class Listeners:
         self.prefix = str(folder / "s")
         """What jupyter_client calls the `ip`: channel n is at `prefix-n`."""
 
-        if len(os.fsencode(self.prefix)) + 2 > LONGEST_PATH:
+        if len(os.fsencode(self.prefix)) + len("-1.bound") > LONGEST_PATH:
             raise OSError(f"{folder} is too long a path for unix sockets; set a shorter run_dir.")
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True)
@@ -34,11 +34,18 @@ class Listeners:
                 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 self._sockets.append(listener)
                 listener.setblocking(False)
-                listener.bind(f"{self.prefix}-{port}")
+                listener.bind(f"{self.prefix}-{port}.bound")
                 listener.listen(128)
+            self.publish()
         except OSError:
             self.close()
             raise
+
+    def publish(self) -> None:
+        """Put the sockets where clients look; a kernel manager removes them on every restart."""
+        for port in range(1, len(CHANNELS) + 1):
+            with contextlib.suppress(FileExistsError):
+                os.link(f"{self.prefix}-{port}.bound", f"{self.prefix}-{port}")
 
     @property
     def fds(self) -> list[int]:

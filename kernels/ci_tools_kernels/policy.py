@@ -41,8 +41,8 @@ class Limits:
 class Policy:
     """How kernels of one kernelspec are run."""
 
-    isolation: Literal["auto", "namespaces", "bubblewrap", "none"] = "auto"
-    """`auto` is the best that this machine allows, and never `none`."""
+    isolation: Literal["auto", "namespaces", "bubblewrap"] = "auto"
+    """`auto` is the best that this machine allows; a kernel without a sandbox is a stock kernelspec."""
 
     network: bool = False
     """Whether code shares the machine's network; otherwise it has only its own loopback."""
@@ -54,9 +54,6 @@ class Policy:
 
     preload: tuple[str, ...] = ("numpy", "pandas", "matplotlib.pyplot")
     """Modules that the template imports; what is not installed is passed over."""
-
-    pool: int = 0
-    """Kernels kept ready ahead of demand."""
 
 
 def to_policy(config: Mapping[str, Any]) -> Policy:

@@ -12,12 +12,11 @@ from uuid import uuid4
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
-from traitlets import Bool, Dict, List, Unicode
 
 from ci_tools_kernels.cgroups import Group
 from ci_tools_kernels.host import Host, find_host, kernel_environment, kernel_spec
 from ci_tools_kernels.listeners import CHANNELS, Listeners
-from ci_tools_kernels.policy import Limits, Policy, to_policy
+from ci_tools_kernels.policy import Limits, to_policy
 from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
 from ci_tools_kernels.watch import Watch
 
@@ -58,13 +57,6 @@ def _report(
 class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     """Starts a kernel in a sandbox of its own, forked from the server's template process."""
 
-    # The names are those of `Policy`: jupyter_client sets them from the kernelspec's config.
-    isolation = Unicode("auto")
-    network = Bool(False)
-    limits: Any = Dict()
-    environment: Any = Dict()
-    preload: Any = List(default_value=list(Policy().preload))
-
     _listeners: Listeners | None = None
     _sandbox: Sandbox | None = None
     _lease: "_Lease | None" = None
@@ -74,6 +66,11 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     last_excess: str | None = None
     """The limit that this kernel was last interrupted or ended for."""
 
+    def __init__(self, *, kernel_id: str, kernel_spec: Any, parent: Any, **config: Any) -> None:
+        super().__init__(kernel_id=kernel_id, kernel_spec=kernel_spec, parent=parent)
+        self.policy = to_policy(config)
+        """What the kernelspec says; something that means nothing here is a `ValueError`."""
+
     @property
     def sandbox(self) -> Sandbox | None:
         """The running sandbox, for the second channel."""
@@ -81,17 +78,8 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     def command_environment(self) -> dict[str, str]:
         """Return the variables of a command in the sandbox: those of the kernel."""
-        extra = {**self.kernel_spec.env, **self.policy().environment}
+        extra = {**self.kernel_spec.env, **self.policy.environment}
         return kernel_environment(self.kernel_spec.argv[0], extra)
-
-    def policy(self) -> Policy:
-        """Return what the kernelspec says.
-
-        Raises:
-            ValueError: It says something that means nothing here.
-        """
-        names = ("isolation", "network", "limits", "environment", "preload")
-        return to_policy({name: getattr(self, name) for name in names})
 
     @property
     def has_process(self) -> bool:
@@ -100,11 +88,9 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Bind the kernel's sockets and tell the kernel manager where they are."""
-        host = find_host()
-        if self._listeners is not None:
-            # The kernel manager has removed the sockets' files before this restart.
-            self._listeners.close()
-        self._listeners = Listeners(host.run_dir / uuid4().hex[:12])
+        if self._listeners is None:
+            self._listeners = Listeners(find_host().run_dir / uuid4().hex[:12])
+        self._listeners.publish()
         manager = self.parent
         manager.transport = "ipc"
         manager.cache_ports = False
@@ -117,7 +103,7 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Fork the kernel and return how to reach it."""
-        host, policy = find_host(), self.policy()
+        host, policy = find_host(), self.policy
         template = host.template(cmd[0], policy)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(template.ready)), START_TIMEOUT)
         assert self._listeners is not None

@@ -26,6 +26,7 @@ from tornado.iostream import StreamClosedError
 
 from ci_tools_kernels.commands import CommandDone, TemplateError, run_command
 from ci_tools_kernels.connection import SandboxWebsocketConnection
+from ci_tools_kernels.probe import probe
 from ci_tools_kernels.provisioner import SandboxProvisioner
 
 LONGEST_TIMEOUT = 3600.0
@@ -87,6 +88,18 @@ class CommandHandler(APIHandler):  # type: ignore[misc]
             self._task.cancel()
 
 
+class ProbeHandler(APIHandler):  # type: ignore[misc]
+    """Says how sandboxed kernels are held here."""
+
+    auth_resource = "kernels"
+
+    @web.authenticated
+    @authorized(action="execute")  # type: ignore[untyped-decorator]
+    async def get(self) -> None:
+        """Try a sandbox out and answer with the report."""
+        self.finish(json.dumps(asdict(await asyncio.to_thread(probe))))
+
+
 def _read_request(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or not isinstance(body.get("command"), str):
         raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The body needs a `command`.")
@@ -116,5 +129,8 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
     base = url_path_join(settings["base_url"], "ci-tools", "api")
     serverapp.web_app.add_handlers(
         ".*$",
-        [(url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)", "commands"), CommandHandler)],
+        [
+            (url_path_join(base, "probe"), ProbeHandler),
+            (url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)", "commands"), CommandHandler),
+        ],
     )

@@ -11,20 +11,16 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
+from ci_tools_kernels.bubblewrap import Bubblewrap, find_bubblewrap
 from ci_tools_kernels.cgroups import find_controls
 from ci_tools_kernels.policy import Policy
+from ci_tools_kernels.probe import IsolationError, probe
+from ci_tools_kernels.specs import FIRST_USER, kernel_environment, kernel_spec
 from ci_tools_kernels.template import Template
 from ci_tools_kernels.watch import Watcher
-
-FIRST_USER = 0x70000000
-"""Where the service is root, sandboxes run as users from here on: no system assigns these."""
 
 MOST_USERS = 0x10000
 """Sandboxes at the same time."""
@@ -42,37 +38,44 @@ class Host:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
         self.run_dir = Path(tempfile.mkdtemp(prefix="ci-tools-", dir=base))
         self._lock = threading.Lock()
-        self._templates: dict[tuple[str, tuple[str, ...]], Template] = {}
+        self._launchers: dict[tuple[str, tuple[str, ...], str], Template | Bubblewrap] = {}
         self._users: set[int] = set()
         self.controls = find_controls()
         self.watcher = Watcher()
         atexit.register(self.close)
 
-    def template(self, python: str, policy: Policy) -> Template:
-        """Return the template for this interpreter and what is preloaded, started if need be."""
-        key = (python, policy.preload)
-        with self._lock:
-            found = self._templates.get(key)
-            if found is not None and found.alive:
-                return found
-            index = len(list(self.run_dir.glob("root-*")))
-            template = Template(
-                python=python,
-                root=self.run_dir / f"root-{index}",
-                environments=locate_environment(python),
-                environment=kernel_environment(python, {}),
-                font_cache=_cache_folder() / "matplotlib",
-                preload=policy.preload,
-                rehearsal=kernel_spec(
-                    python, policy, data=None, user=self.rehearsal_user(), key="rehearsal"
-                ),
-            )
-            self._templates[key] = template
-            return template
+    def launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
+        """Return what starts kernels of this interpreter; a template is started if need be.
 
-    def rehearsal_user(self) -> int | None:
-        """Return the user that templates try kernels out as; None where the service is not root."""
-        return FIRST_USER - 1 if os.geteuid() == 0 else None
+        Raises:
+            IsolationError: This machine does not allow it; the message says what is missing.
+        """
+        key = (python, policy.preload, policy.isolation)
+        with self._lock:
+            found = self._launchers.get(key)
+            if found is None or not found.alive:
+                found = self._launchers[key] = self._make_launcher(python, policy)
+            return found
+
+    def _make_launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
+        report = probe(policy)
+        if report.isolation is None:
+            raise IsolationError(report.problem)
+        environments = locate_environment(python)
+        if report.isolation == "bubblewrap":
+            program = find_bubblewrap()
+            assert program is not None
+            return Bubblewrap(program=program, python=python, environments=environments)
+        user = FIRST_USER - 1 if os.geteuid() == 0 else None
+        return Template(
+            python=python,
+            root=Path(tempfile.mkdtemp(prefix="root-", dir=self.run_dir)),
+            environments=environments,
+            environment=kernel_environment(python, {}),
+            font_cache=_cache_folder() / "matplotlib",
+            preload=policy.preload,
+            rehearsal=kernel_spec(python, policy, data=None, user=user, key="rehearsal"),
+        )
 
     def take_user(self) -> int | None:
         """Return a user id for one sandbox, or None where the service is not root."""
@@ -96,9 +99,9 @@ class Host:
         """End every template, and with it every sandbox, and remove the run folder."""
         self.watcher.close()
         with self._lock:
-            for template in self._templates.values():
-                template.close()
-            self._templates.clear()
+            for launcher in self._launchers.values():
+                launcher.close()
+            self._launchers.clear()
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
 
@@ -124,46 +127,3 @@ def _cache_folder() -> Path:
     return folder
 
 
-def kernel_spec(
-    python: str,
-    policy: Policy,
-    *,
-    data: str | None,
-    user: int | None,
-    key: str,
-    signature_scheme: str = "hmac-sha256",
-    extra_environment: Mapping[str, str] | None = None,
-    cgroups: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return what a template is told about one kernel."""
-    return {
-        "id": uuid4().hex,
-        "cgroups": list(cgroups),
-        "network": policy.network,
-        "data": data,
-        "uid": user,
-        "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
-        "env": kernel_environment(python, {**(extra_environment or {}), **policy.environment}),
-        "cwd": "/mnt/data",
-        "connection": {"key": key, "signature_scheme": signature_scheme},
-    }
-
-
-def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
-    """Return all the variables that sandboxed code sees."""
-    return {
-        "HOME": "/tmp",  # noqa: S108 -- private to the sandbox
-        "LANG": "C.UTF-8",
-        "MPLCONFIGDIR": "/tmp/.config/matplotlib",  # noqa: S108 -- private to the sandbox
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{os.path.dirname(python)}:/usr/local/bin:/usr/bin:/bin",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "SHELL": "/bin/sh",
-        "TERM": "xterm-256color",
-        "TZ": os.environ.get("TZ", "UTC"),
-        "USER": "user",
-        **extra,
-    }

@@ -14,9 +14,10 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
 
 from ci_tools_kernels.cgroups import Group
-from ci_tools_kernels.host import Host, find_host, kernel_environment, kernel_spec
+from ci_tools_kernels.host import Host, find_host
 from ci_tools_kernels.listeners import CHANNELS, Listeners
 from ci_tools_kernels.policy import Limits, to_policy
+from ci_tools_kernels.specs import kernel_environment, kernel_spec
 from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
 from ci_tools_kernels.watch import Watch
 
@@ -102,16 +103,30 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         return await super().pre_launch(cmd=list(self.kernel_spec.argv), **kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        """Fork the kernel and return how to reach it."""
+        """Start the kernel and return how to reach it.
+
+        Raises:
+            IsolationError: This machine does not allow the sandbox; the message names the fix.
+            TemplateError: The sandbox could not be made.
+        """
+        try:
+            await self._launch(cmd[0], kwargs.get("cwd"))
+        except BaseException:
+            # The kernel manager does not clean up after a start that failed.
+            await self.cleanup()
+            raise
+        return self.connection_info
+
+    async def _launch(self, python: str, cwd: str | None) -> None:
         host, policy = find_host(), self.policy
-        template = host.template(cmd[0], policy)
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(template.ready)), START_TIMEOUT)
+        launcher = await asyncio.to_thread(host.launcher, python, policy)
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(launcher.ready)), START_TIMEOUT)
         assert self._listeners is not None
         lease = _Lease(host, self.kernel_id or uuid4().hex, policy.limits)
         session = self.parent.session
-        folder = self._data_folder(kwargs.get("cwd"))
+        folder = self._data_folder(cwd)
         spec = kernel_spec(
-            cmd[0],
+            python,
             policy,
             data=folder,
             user=lease.user,
@@ -121,7 +136,7 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             cgroups=lease.group.entries if lease.group else (),
         )
         try:
-            started = asyncio.wrap_future(template.spawn(spec, self._listeners.fds))
+            started = asyncio.wrap_future(launcher.spawn(spec, self._listeners.fds))
             sandbox = await asyncio.wait_for(started, SPAWN_TIMEOUT)
         except BaseException:
             lease.give_back()
@@ -138,7 +153,6 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             report=lambda message: _report(loop, self, sandbox, message),
         )
         host.watcher.add(self._watch)
-        return self.connection_info
 
     async def enforce(self, sandbox: Sandbox, message: str) -> None:
         """Interrupt the kernel for being past a limit, and end it if that does not help."""

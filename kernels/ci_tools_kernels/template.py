@@ -162,7 +162,7 @@ class Template:
         self._starting: dict[str, tuple[Sandbox, Future[Sandbox]]] = {}
         self._running: dict[str, Sandbox] = {}
         self.ready: Future[None] = Future()
-        """Done when the imports are; failed if the template ended instead."""
+        """Done when the imports are; failed if the template broke instead."""
 
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with theirs:
@@ -275,7 +275,6 @@ class Template:
     ) -> None:
         match message["op"]:
             case "ready":
-                logger.info("The template is ready with %s threads.", message["threads"])
                 self.ready.set_result(None)
             case "broken":
                 self.ready.set_exception(TemplateError(message["error"]))

@@ -120,7 +120,7 @@ ATTEMPTS = [
     Attempt(
         name="connect to an abstract socket of the host",
         code="s = socket.socket(socket.AF_UNIX)\n"
-        "attempt(lambda: s.connect('\\0{abstract_name}') is None)",
+        "attempt(lambda: s.connect('\\x00{abstract_name}') is None)",
     ),
     Attempt(
         name="reach the network",
@@ -212,7 +212,7 @@ ATTEMPTS = [
         name="open a disk",
         code=(
             "attempt(lambda: [p for p in os.listdir('/dev') if p not in"
-            " 'null zero full random urandom shm pts ptmx fd stdin stdout stderr tty'.split()])"
+            " 'null zero full random urandom shm pts ptmx fd stdin stdout stderr tty core console'.split()])"
         ),
     ),
     Attempt(
@@ -224,7 +224,7 @@ ATTEMPTS = [
         name="gain rights from a setuid program",
         code=(
             "attempt(lambda: [line for line in open('/proc/self/status')"
-            " if line.startswith(('CapEff', 'CapBnd', 'CapPrm', 'CapAmb'))"
+            " if line.startswith(('CapEff', 'CapPrm', 'CapAmb'))"
             " and int(line.split()[1], 16)])"
         ),
         works_outside=False,

@@ -99,7 +99,7 @@ async def open_session(
 
 
 def write_kernelspecs(folder: Path) -> Path:
-    """Write a sandboxed kernelspec, one with small limits, and a stock one."""
+    """Write kernelspecs: sandboxed, with small limits, by bubblewrap, and stock."""
     write_kernelspec(
         folder, name="sandbox", python=sys.executable, policy=Policy(preload=("numpy",))
     )
@@ -108,6 +108,9 @@ def write_kernelspecs(folder: Path) -> Path:
         name="small",
         python=sys.executable,
         policy=Policy(preload=("numpy",), limits=SMALL),
+    )
+    write_kernelspec(
+        folder, name="bubblewrap", python=sys.executable, policy=Policy(isolation="bubblewrap")
     )
     stock = folder / "stock"
     stock.mkdir(parents=True)

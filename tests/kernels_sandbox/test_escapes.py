@@ -10,7 +10,9 @@ from uuid import uuid4
 
 import pytest
 from escapes import ATTEMPTS, PRELUDE
-from rig import Session, open_session
+from rig import Session, is_root, open_session
+
+from ci_tools_kernels.bubblewrap import find_bubblewrap
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +65,19 @@ async def outcomes(session: Session, machine: dict[str, Any], data: str) -> dict
     return found
 
 
-@pytest.fixture
+@pytest.fixture(params=["sandbox", "bubblewrap"])
 async def sandboxed(
-    kernelspecs: Path, machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    kernelspecs: Path,
+    machine: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Session]:
     """A sandboxed kernel beside another session, of a service that has a secret."""
+    if request.param == "bubblewrap" and (is_root() or find_bubblewrap() is None):
+        pytest.skip("bubblewrap is not installed, or refused because this is root")
     monkeypatch.setenv("CI_TOOLS_TEST_SECRET", "hunter2")
-    async with open_session(kernelspecs, machine["other_folder"].parent / "mine") as session:
+    folder = machine["other_folder"].parent / f"mine-{request.param}"
+    async with open_session(kernelspecs, folder, name=request.param) as session:
         yield session
 
 

@@ -35,9 +35,10 @@ HOME = "/tmp"  # noqa: S108 -- private to the sandbox
 WRITABLE = ("/mnt", "/tmp", "/dev", "/proc")  # noqa: S108 -- paths inside the sandbox
 """Where Landlock lets sandboxed code write, as far as mounts and modes let it."""
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+"""Where the system's programs are: visible, read-only."""
 
-_ETC = (
+ETC = (
     "alternatives",
     "ca-certificates",
     "crypto-policies",
@@ -86,18 +87,18 @@ def build_root(root: str, environments: Sequence[str]) -> None:
     `environments` are the directories, outside the system's, that Python is made of.
     """
     mount("tmpfs", root, "tmpfs", _SHIELDED, "mode=0755,size=1m")
-    for path in _SYSTEM:
+    for path in SYSTEM:
         if os.path.islink(path):
             os.symlink(os.readlink(path), root + path)
         elif os.path.isdir(path):
             _show(root, path)
     os.mkdir(root + "/etc", 0o755)
-    for name in _ETC:
+    for name in ETC:
         _show(root, f"/etc/{name}")
     for name, text in _WRITTEN.items():
         _create(f"{root}/etc/{name}", text)
     for path in environments:
-        if not any(path.startswith(f"{system}/") for system in _SYSTEM):
+        if not any(path.startswith(f"{system}/") for system in SYSTEM):
             _show(root, path)
     _build_devices(root)
     for path in ("/proc", "/tmp", "/run", "/var", "/mnt", DATA):  # noqa: S108 -- inside

@@ -27,7 +27,10 @@ def main() -> int:
     received = wire.receive(link)
     if received is None:
         return 1
-    return template.launch(received[0], link)
+    spec, fds = received
+    if fds:
+        return template.enter_from_bubblewrap(spec, fds, link)
+    return template.launch(spec, link)
 
 
 if __name__ == "__main__":

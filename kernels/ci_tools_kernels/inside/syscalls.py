@@ -182,7 +182,8 @@ def drop_capabilities() -> None:
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError as exc:
-            if exc.errno == errno.EINVAL:
+            # No such capability, or none left to drop others with: bubblewrap has dropped all.
+            if exc.errno in (errno.EINVAL, errno.EPERM):
                 break
             raise
     header = struct.pack("=Ii", 0x20080522, 0)

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from typing import Any
 
 from ci_tools_kernels.inside import confinement, filesystem, init, wire
@@ -41,19 +42,29 @@ def launch(spec: dict[str, Any], link: socket.socket) -> int:
     This small process stays: it is the parent that the template's namespace hangs on, and, for
     root, it makes the user namespaces that map a session's files to the session's user.
     """
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.geteuid() != 0:
-        user, group = os.geteuid(), os.getegid()
-        unshare(CLONE_NEWUSER)
-        map_user(confinement.USER, user, group)
-    unshare(CLONE_NEWPID)
+    # No death signal of the parent's here: it would follow the thread that started this process.
+    # The server's end is the end of the socket.
+    try:
+        if os.geteuid() != 0:
+            user, group = os.geteuid(), os.getegid()
+            unshare(CLONE_NEWUSER)
+            map_user(confinement.USER, user, group)
+        unshare(CLONE_NEWPID)
+    except OSError as exc:
+        wire.send(link, {"op": "broken", "error": str(exc)})
+        return 1
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         ours.close()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        _Template(spec, link, theirs).serve()
-        os._exit(0)
+        try:
+            _Template(spec, link, theirs).serve()
+        except Exception as exc:
+            traceback.print_exc()
+            wire.send(link, {"op": "broken", "error": f"{type(exc).__name__}: {exc}"})
+        finally:
+            os._exit(0)
     theirs.close()
     link.close()
     while (received := wire.receive(ours)) is not None:
@@ -104,11 +115,10 @@ class _Template:
         filesystem.mount("proc", "/proc", "proc", 0)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         filesystem.build_root(self._spec["root"], self._spec["environments"])
-        try:
-            self._import()
-        except Exception as exc:
-            wire.send(self._link, {"op": "broken", "error": f"{type(exc).__name__}: {exc}"})
-            raise
+        if "trial" in self._spec:
+            self._try_out()
+            return
+        self._import()
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup_write)
@@ -126,6 +136,16 @@ class _Template:
                     return
                 self._handle(*received)
             self._reap()
+
+    def _try_out(self) -> None:
+        """Make one sandbox with nothing in it, and say how that went."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                os.close(self._spawn(self._spec["trial"], [theirs.fileno()]))
+            received = wire.receive(ours)
+        error = received[0].get("error") if received else "it ended at once"
+        wire.send(self._link, {"op": "broken", "error": error} if error else {"op": "ready"})
 
     def _import(self) -> None:
         os.environ.clear()
@@ -242,12 +262,30 @@ def _become_sandbox(
             wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
             raise
         wire.send(link, {"op": "entered"})
+        if not listeners:
+            return  # a trial
         status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
     finally:
         if status < 0:
             # An exit status that means the same to the server as the kernel's own end by signal.
             status = 128 - status
         os._exit(status)
+
+
+def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> int:
+    """Go on as a session's first process where bubblewrap has made the sandbox."""
+    try:
+        close_fds([*listeners, link.fileno()])
+        for name in ("kernel", "startup"):
+            importlib.import_module(f"ci_tools_kernels.inside.{name}")
+        confinement.set_limits(spec["limits"])
+        confinement.drop_privileges()
+    except Exception as exc:
+        wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
+        return 1
+    wire.send(link, {"op": "entered"})
+    status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
+    return status if status >= 0 else 128 - status
 
 
 def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> None:

@@ -14,7 +14,7 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PIP := $(BIN)/python -m pip install --quiet --no-compile
+PIP := $(BIN)/python -m pip install --quiet --quiet --no-compile
 COMPILE := $(BIN)/python -m compileall -q -q -j 0 $(VENV)/lib || true
 
 .PHONY: help demo test bench docs lint format clean

@@ -32,11 +32,18 @@ def main() -> None:
     class Stream(io.TextIOBase):
         def __init__(self, name: str) -> None:
             self._name = name
+            self._pending = ""
 
         def write(self, text: str) -> int:
+            self._pending += text
+            if "\n" in text:
+                self.flush()
+            return len(text)
+
+        def flush(self) -> None:
+            text, self._pending = self._pending, ""
             for start in range(0, len(text), 65536):
                 send(type="stream", name=self._name, text=text[start : start + 65536])
-            return len(text)
 
         def writable(self) -> bool:
             return True
@@ -65,9 +72,7 @@ def main() -> None:
     def update_display(
         value: Any, *, display_id: str, raw: bool = False, metadata: Any = None
     ) -> None:
-        send(
-            type="update", data=bundle(value, raw), metadata=metadata or {}, display_id=display_id
-        )
+        send(type="update", data=bundle(value, raw), metadata=metadata or {}, display_id=display_id)
 
     def clear_output(wait: bool = False) -> None:
         send(type="clear", wait=wait)
@@ -105,9 +110,10 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             value = _run(request["code"], namespace)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            sys.stdout.flush()
             if value is not None:
                 send(type="result", data=bundle(value), execution_count=count)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever code raises is its result
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             status = "error"
             send(
@@ -116,6 +122,8 @@ def main() -> None:
                 message=str(error),
                 traceback="".join(traceback.format_exception(error)),
             )
+        sys.stdout.flush()
+        sys.stderr.flush()
         send(type="done", id=request["id"], status=status, execution_count=count)
 
 

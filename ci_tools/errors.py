@@ -7,6 +7,7 @@
     │   └── FileTooLargeError            file_too_large
     ├── ConfigurationError (ValueError)  configuration: a setting that cannot work
     ├── ServiceClosedError               service_closed
+    ├── StoreError                       store_error: the database or the object store failed
     └── BackendError                     backend_error: the place where code runs failed
         ├── ServerUnavailableError (ConnectionError)  server_unavailable
         ├── ServerDeniedError (PermissionError)       server_denied
@@ -81,6 +82,12 @@ class ServiceClosedError(CIToolsError):
 
     def __init__(self) -> None:
         super().__init__("The session service is closed.")
+
+
+class StoreError(CIToolsError):
+    """The database or the object store failed; nothing of the call was stored."""
+
+    code = "store_error"
 
 
 class BackendError(CIToolsError):

@@ -44,7 +44,7 @@ def fold_text(text: str) -> str:
     """
     if _CONTROL.search(text) is None:
         return text
-    text = _SURROGATE.sub("\ufffd", text).replace("\r\n", "\n")
+    text = clean_text(text).replace("\r\n", "\n")
     screen = _Screen()
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -57,6 +57,11 @@ def fold_text(text: str) -> str:
         if number < len(lines) - 1:
             screen.draw("\n")
     return screen.show()
+
+
+def clean_text(text: str) -> str:
+    """Return `text` with halves of characters replaced, which no encoder takes."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _overlay(line: str) -> str:

@@ -41,6 +41,18 @@ class OutputLost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileStat:
+    """A regular file in a workspace."""
+
+    path: str
+    """Relative to the workspace, with forward slashes."""
+
+    size: int
+    modified_at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecutionDone:
     """The kernel has replied and is idle again: the last event of an execution.
 
@@ -50,6 +62,8 @@ class ExecutionDone:
 
     status: Literal["ok", "error", "aborted", "unknown"]
     execution_count: int | None = None
+    files: tuple[FileStat, ...] | None = None
+    """The session's files now, where the reply came with them; None if they must be listed."""
 
 
 KernelEvent: TypeAlias = Output | DisplayUpdate | ClearOutput | OutputLost | ExecutionDone
@@ -95,18 +109,6 @@ class Kernel(Protocol):
     async def interrupt(self) -> None:
         """Ask the kernel to interrupt the pending execution; that one's events say when it has."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileStat:
-    """A regular file in a workspace."""
-
-    path: str
-    """Relative to the workspace, with forward slashes."""
-
-    size: int
-    modified_at: float
-    """Unix seconds."""
 
 
 class Workspace(Protocol):

@@ -52,6 +52,7 @@ StepErrorCode: TypeAlias = Literal[
     "result_unknown",
     "service_died",
     "start_failed",
+    "internal_error",
 ]
 """Why a step did not complete.
 
@@ -59,6 +60,7 @@ code_error: the code raised. timeout: it ran past its limit. cancelled: somebody
 kernel_died: the kernel's process ended. server_lost: the Jupyter Server could not be reached again.
 output_limit: it printed more than is kept. result_unknown: the kernel lives but its reply is lost.
 service_died: the service process that ran it ended. start_failed: no kernel could be had for it.
+internal_error: the service itself failed, see its log.
 """
 
 
@@ -77,7 +79,7 @@ class StreamOutput:
     name: Literal["stdout", "stderr"]
     text: str
     omitted: int = 0
-    """Bytes of this stream that were cut from the middle of `text`; the step's full text has them."""
+    """Characters cut out of `text`, where it says so; the step's full text has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ Output: TypeAlias = StreamOutput | DisplayOutput | ErrorOutput
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFile:
-    """A file that a step created or changed (`sha256` set) or deleted (`size` and `sha256` None)."""
+    """A file that a step created, changed, or deleted (then `size` and `sha256` are None)."""
 
     path: str
     """Relative to /mnt/data, with forward slashes."""

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
-from ci_tools.folding import fold_text
+from ci_tools.folding import clean_text, fold_text
 from ci_tools.models import (
     ChangedFile,
     DisplayOutput,
@@ -38,7 +39,7 @@ _TEXT_TYPES = ("text/markdown", "text/latex", "text/html", "image/svg+xml")
 """What stands for an object whose plain text says nothing, best first."""
 
 _EMPTY_REPR = re.compile(r"<[\w.]+(?: object(?: at 0x[0-9a-f]+)?| size [^<>]*)>\s*\Z")
-"""Plain text such as `<IPython.core.display.HTML object>` and `<Figure size 640x480 with 1 Axes>`."""
+"""Plain text such as `<IPython.core.display.HTML object>` or `<Figure size 64x48 with 1 Axes>`."""
 
 _RULE = re.compile(r"\A-{20,}\n")
 """The line that IPython draws above a traceback."""
@@ -89,7 +90,7 @@ def render_step(
     if not body and not tail:
         body = "(no output)" if step.status.is_final else "(no output yet)"
     return Rendered(
-        text=_clean("\n".join(part for part in (*head, body, *tail) if part)),
+        text=clean_text("\n".join(part for part in (*head, body, *tail) if part)),
         images=shown,
         omitted_images=len(images) - len(shown),
         omitted_characters=omitted,
@@ -106,6 +107,8 @@ def output_text(step: RunStep) -> str:
     images = 0
     for output in step.outputs:
         match output:
+            case StreamOutput() if not output.text:
+                continue
             case StreamOutput():
                 block = _find_unfinished(blocks, output)
                 if block is None:
@@ -119,11 +122,13 @@ def output_text(step: RunStep) -> str:
                 blocks.append(_Block("result" if output.kind == "result" else "display", text))
             case ErrorOutput():
                 blocks.append(_Block("error", _traceback(output)))
+            case _:
+                assert_never(output)
     texts = [(block.label, block.text()) for block in blocks]
     texts = [(label, text) for label, text in texts if text]
     labels = {label for label, _ in texts} - {"error", "display"}
     is_labelled = len(labels) > 1 or "stderr" in labels
-    return _clean(
+    return clean_text(
         "\n".join(
             f"{label}:\n{text}" if is_labelled and label in labels else text
             for label, text in texts
@@ -158,8 +163,6 @@ class _Block:
 
 def _find_unfinished(blocks: list[_Block], output: StreamOutput) -> _Block | None:
     """Find the block that a piece of a stream continues."""
-    if not output.text:
-        return _Block(output.name)
     own = next((block for block in reversed(blocks) if block.label == output.name), None)
     if own is None:
         return None
@@ -260,12 +263,3 @@ def _cut(text: str, limit: int) -> tuple[str, int]:
     gap = "" if head.endswith("\n") else "\n"
     mark = f"{gap}[… {omitted:,} characters left out; the whole text is kept with the step …]\n"
     return head + mark + tail, omitted
-
-
-def _clean(text: str) -> str:
-    """Replace halves of characters, which no encoder takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -1,4 +1,4 @@
-"""Every setting of the service, read once from `CI_TOOLS_…` variables and one optional TOML file."""
+"""Every setting of the service, read once from `CI_TOOLS_…` variables and a TOML file."""
 
 import os
 import sys
@@ -69,10 +69,10 @@ class Settings(BaseSettings):
     """The one directory that holds everything the service keeps (mode 0700)."""
 
     database_url: SecretStr | None = None
-    """Where records are kept: `sqlite:///…` or `postgresql://…`; None is a SQLite file in `state_dir`."""
+    """Where records are kept: `sqlite:///…` or `postgresql://…`; None: a file in `state_dir`."""
 
     object_store_url: SecretStr | None = None
-    """Where bytes are kept: `file:///…`, `s3://bucket/prefix` or `memory:///`; None is a folder in `state_dir`."""
+    """Where bytes are kept: `file:///…`, `s3://bucket/…` or `memory:///`; None: in `state_dir`."""
 
     object_store_options: dict[str, str] = Field(default_factory=dict)
     """Options of the object store, for example `{"endpoint": "…", "access_key_id": "…"}` for S3."""
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     """Seconds that interrupted code has to stop before its kernel is restarted."""
 
     text_limit: int = Field(default=1 * MEGABYTE, ge=1000)
-    """Bytes of text kept in a step for readers: the head and the tail of more."""
+    """Characters of text kept in a step for readers: the head and the tail of more."""
 
     display_limit: int = Field(default=20 * MEGABYTE, ge=0)
     """Bytes of images and other rich output kept in a step; further ones are left out, and said."""

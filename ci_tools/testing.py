@@ -122,9 +122,13 @@ class FakeBackend:
             raise KernelLostError("The fake kernel is gone.")
         kernel = FakeKernel(ref, process)
         async with anyio.create_task_group() as tasks:
+            process.kernels.add(kernel)
             tasks.start_soon(kernel.read_events)
-            yield kernel
-            tasks.cancel_scope.cancel()
+            try:
+                yield kernel
+            finally:
+                process.kernels.discard(kernel)
+                tasks.cancel_scope.cancel()
 
     async def stop_kernel(self, ref: KernelRef) -> None:
         """Kill the child."""
@@ -172,8 +176,11 @@ class _Process:
         os.set_blocking(replies_read, False)
         self._requests = requests_write
         self.replies = replies_read
-        self.rest = b""
-        """Bytes of an incomplete line, kept between connections."""
+        self._rest = b""
+        self.reading = anyio.Lock()
+        """Held by the one connection that reads for all."""
+
+        self.kernels: set[FakeKernel] = set()
 
     @property
     def alive(self) -> bool:
@@ -181,6 +188,19 @@ class _Process:
 
     def send(self, request: dict[str, str]) -> None:
         os.write(self._requests, json.dumps(request).encode() + b"\n")
+
+    async def read(self) -> bool:
+        """Hand what the child wrote to every connection; False when it has ended."""
+        try:
+            await anyio.wait_readable(self.replies)
+            block = os.read(self.replies, 1 << 20)
+        except (OSError, ValueError, anyio.ClosedResourceError):
+            block = b""
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for message in [json.loads(line) for line in lines] if block else [None]:
+            for kernel in self.kernels:
+                kernel.put(message)
+        return bool(block)
 
     def interrupt(self) -> None:
         self._child.send_signal(signal.SIGINT)
@@ -217,26 +237,23 @@ class FakeKernel:
         self._process.interrupt()
 
     async def read_events(self) -> None:
-        """Read the child's events until it ends."""
-        while True:
-            try:
-                await anyio.wait_readable(self._process.replies)
-                block = os.read(self._process.replies, 1 << 20)
-            except (OSError, ValueError, anyio.ClosedResourceError):
-                block = b""
-            if not block:
-                if self._execution is not None:
-                    self._execution.put(None)
-                return
-            *lines, self._process.rest = (self._process.rest + block).split(b"\n")
-            for line in lines:
-                message = json.loads(line)
-                event = _to_event(message)
-                if event is None or self._execution is None:
-                    continue
-                if isinstance(event, ExecutionDone) and message["id"] != self._execution.id:
-                    continue
-                self._execution.put(event)
+        """Read the child's events until it ends; of several connections one reads for all."""
+        async with self._process.reading:
+            while await self._process.read():
+                pass
+
+    def put(self, message: dict[str, Any] | None) -> None:
+        """Take a message of the child; None says that it ended."""
+        if self._execution is None:
+            return
+        if message is None:
+            self._execution.put(None)
+            return
+        event = _to_event(message)
+        if isinstance(event, ExecutionDone) and message["id"] != self._execution.id:
+            return
+        if event is not None:
+            self._execution.put(event)
 
 
 class FakeExecution:

@@ -2,112 +2,385 @@
 
 Every method is one transaction. Methods that take a `principal` see only its records; a foreign id
 is `NotFoundError`, like an unknown one. Times come from the database's clock, so that several
-processes agree on them.
+processes agree on them. When a database or the object store fails, `StoreError` is raised.
+
+The outputs of a step are a JSON text in its row; a large one is an object of the object store
+instead, which is written before its row and deleted with it.
 """
-# CONTRACT (to be implemented; the service is written against these signatures)
 
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 
-from ci_tools.models import File, KernelRef, RunStep, Session, StepError
+import anyio
+from sqlalchemy import Connection, literal, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
+from ci_tools.errors import ConfigurationError, NotFoundError
+from ci_tools.models import File, KernelRef, RunStep, Session
+from ci_tools.settings import Settings
+from ci_tools.stores import access, files, sessions, steps
+from ci_tools.stores.blobs import BlobStore
+from ci_tools.stores.codec import outputs_from_text, outputs_to_text
+from ci_tools.stores.database import Database
+from ci_tools.stores.migrate import prepare
+from ci_tools.stores.nouns import Admission, StoredFile, Ticket, Token
+from ci_tools.stores.sqlite import open_sqlite
 
-@dataclass(frozen=True, kw_only=True)
-class Admission:
-    """What the store said to a new or waiting step."""
+__all__ = ["Admission", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
 
-    step: RunStep          # status QUEUED or IN_PROGRESS (then started_at and epoch are set)
-    session: Session       # as it is now: its epoch, kernel and `lost`
+OUTPUTS_IN_ROW = 256_000
+"""Bytes of outputs that are kept in a step's row; larger ones go to the object store."""
 
+_QUICK_OUTPUTS = 32_000
+"""Bytes of outputs that are written in no time, so that no thread is worth its cost."""
 
-@dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    file: File
-    key: str               # in the object store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    id: str
-    principal: str
-    created_at: float
-    revoked_at: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ticket:
-    principal: str
-    session_id: str
-    path: str
-    action: Literal["upload", "download"]
-    expires_at: float
+_CLEAN_UP = 5.0
+"""Seconds to delete outputs whose row could not be written."""
 
 
 class RecordStore:
     """Records of all principals."""
 
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
 
-    # open(url, lease_time=...) -> async context manager; creates/migrates the schema.
+    async def ping(self) -> None:
+        """Raise `StoreError` if the database does not answer."""
+        await self._database.read(_ping)
 
-    # -- sessions
-    async def add_session(self, session: Session, *, limit: int) -> Session: ...
-    #   LimitError if the principal has `limit` sessions. created_at/last_used_at set by the db clock.
-    async def get_session(self, id: str, *, principal: str) -> Session: ...
-    async def list_sessions(self, *, principal: str) -> list[Session]: ...          # last used first
-    async def touch_session(self, id: str, *, workspace_bytes: int | None = None) -> None: ...
-    async def set_kernel(self, id: str, *, epoch: int, kernel: KernelRef, isolation: str | None = None) -> Session: ...
-    #   compare-and-set: only if the stored epoch is epoch-1; clears `lost`; else returns what is stored
-    async def drop_kernel(self, id: str, *, epoch: int, lost: str) -> bool: ...
-    #   kernel=NULL, lost=reason; only if the stored epoch is `epoch` and kernel is not NULL
-    async def delete_session(self, id: str, *, principal: str) -> list[str]: ...
-    #   deletes session, steps, files, tickets; returns the object-store keys that are now garbage
-    async def list_idle_kernels(self, *, idle: float, limit: int = 100) -> list[Session]: ...
-    #   sessions with a kernel, last_used_at older than idle seconds and no queued/in_progress step
-    async def list_expired_sessions(self, *, retention: float, lifetime: float | None, limit: int = 100) -> list[Session]: ...
-    #   no queued/in_progress steps
+    # Sessions
 
-    # -- run steps
-    async def admit_step(self, step: RunStep, *, lease: str, limit: int) -> Admission: ...
-    #   ONE hot-path transaction. Inserts the step, IN_PROGRESS if no earlier step of the session is
-    #   queued or in progress, else QUEUED. LimitError if the principal has `limit` unfinished steps.
-    #   NotFoundError if the session is gone/foreign. Touches session.last_used_at.
-    async def claim_step(self, id: str, *, lease: str) -> Admission: ...
-    #   turns a QUEUED step IN_PROGRESS if it is the oldest unfinished one of its session
-    async def finish_step(self, step: RunStep, *, lease: str | None) -> RunStep: ...
-    #   ONE hot-path transaction: final status, outputs (JSON), files, error, ..., finished_at by db clock;
-    #   touches the session. Does nothing (returns the stored step) if the step is final already or
-    #   its lease is another's. If the step was deleted meanwhile: NotFoundError.
-    async def requested_cancels(self, *, lease: str) -> list[str]: ...
-    async def request_cancel(self, id: str, *, principal: str) -> RunStep: ...
-    async def get_step(self, id: str, *, principal: str) -> RunStep: ...
-    async def list_steps(self, session_id: str, *, principal: str, limit: int, before: str | None = None, with_outputs: bool = True) -> list[RunStep]: ...
-    #   newest first; `before` is a step id
+    async def add_session(self, session: Session, *, limit: int) -> Session:
+        """Store a new session; its times are set here.
 
-    # -- leases
-    async def take_lease(self, id: str, *, seconds: float) -> None: ...      # insert or renew
-    async def release_lease(self, id: str) -> None: ...
-    async def list_orphaned_steps(self, *, limit: int = 100) -> list[RunStep]: ...
-    #   unfinished steps whose lease has run out or is gone
-    async def adopt_step(self, id: str, *, lease: str) -> bool: ...
-    #   take over an orphaned step (compare-and-set), so that only one process settles it
+        Raises:
+            LimitError: The principal has `limit` sessions.
+        """
+        return await self._database.write(
+            partial(sessions.add_session, session=session, limit=limit)
+        )
 
-    # -- files (uploads whose bytes are in the object store)
-    async def put_file(self, file: File, *, key: str, limit: int) -> str | None: ...
-    #   insert; replaces a file of the same session and path (returns the replaced key).
-    #   LimitError if the principal's bytes (files + full texts + workspace_bytes) would pass `limit`.
-    async def find_file(self, session_id: str, path: str, *, principal: str) -> StoredFile | None: ...
-    async def get_file(self, id: str, *, principal: str) -> StoredFile: ...
-    async def list_stored_files(self, session_id: str, *, principal: str) -> list[StoredFile]: ...
-    async def delete_file(self, id: str, *, principal: str) -> str: ...      # returns the key
-    async def stored_bytes(self, *, principal: str) -> int: ...
+    async def get_session(self, id: str, *, principal: str) -> Session:
+        """Return a session."""
+        _check_id("session", id)
+        return await self._database.read(partial(sessions.get_session, id=id, principal=principal))
 
-    # -- tokens, tickets, principals
-    async def add_token(self, token: Token, *, digest: str) -> None: ...
-    async def find_token(self, *, digest: str) -> Token | None: ...          # None if revoked
-    async def list_tokens(self) -> list[Token]: ...
-    async def revoke_token(self, id: str) -> None: ...                       # NotFoundError
-    async def add_ticket(self, ticket: Ticket, *, digest: str) -> None: ...
-    async def take_ticket(self, *, digest: str, action: str) -> Ticket | None: ...   # single use for uploads; None if expired/used
-    async def erase_principal(self, principal: str) -> list[str]: ...        # everything; returns garbage keys
-    async def ping(self) -> None: ...                                        # for /readyz
+    async def list_sessions(self, *, principal: str) -> list[Session]:
+        """Return the principal's sessions, last used first."""
+        return await self._database.read(partial(sessions.list_sessions, principal=principal))
+
+    async def touch_session(self, id: str, *, workspace_bytes: int | None = None) -> None:
+        """Note that a session was used now; nothing happens if it is gone."""
+        await self._database.write(
+            partial(sessions.touch_session, id=id, workspace_bytes=workspace_bytes)
+        )
+
+    async def set_kernel(
+        self, id: str, *, epoch: int, kernel: KernelRef, isolation: str | None = None
+    ) -> Session:
+        """Make `kernel` the session's and clear `lost`, if the epoch before is the stored one.
+
+        Otherwise somebody was first: nothing changes, and what they stored is returned.
+        """
+        return await self._database.write(
+            partial(sessions.set_kernel, id=id, epoch=epoch, kernel=kernel, isolation=isolation)
+        )
+
+    async def drop_kernel(self, id: str, *, epoch: int, lost: str) -> bool:
+        """Forget the kernel of that epoch and keep why; False if it was not the session's."""
+        return await self._database.write(
+            partial(sessions.drop_kernel, id=id, epoch=epoch, lost=lost)
+        )
+
+    async def delete_session(self, id: str, *, principal: str) -> list[str]:
+        """Delete a session with all of it; return the object-store keys that are garbage now."""
+        _check_id("session", id)
+        return await self._database.write(
+            partial(sessions.delete_session, id=id, principal=principal), bulk=True
+        )
+
+    async def list_idle_kernels(self, *, idle: float, limit: int = 100) -> list[Session]:
+        """Return sessions with a kernel that no step has used for `idle` seconds."""
+        return await self._database.read(
+            partial(sessions.list_idle_kernels, idle=idle, limit=limit), bulk=True
+        )
+
+    async def list_expired_sessions(
+        self, *, retention: float, lifetime: float | None, limit: int = 100
+    ) -> list[Session]:
+        """Return sessions without unfinished steps that are to be deleted.
+
+        They were not used for `retention` seconds or are older than `lifetime` seconds.
+        """
+        return await self._database.read(
+            partial(
+                sessions.list_expired_sessions, retention=retention, lifetime=lifetime, limit=limit
+            ),
+            bulk=True,
+        )
+
+    # Run steps
+
+    async def admit_step(self, step: RunStep, *, lease: str, limit: int) -> Admission:
+        """Store a new step: in progress if no earlier one of its session is unfinished, or queued.
+
+        Raises:
+            LimitError: The principal has `limit` unfinished steps.
+            NotFoundError: The session is gone.
+        """
+        _check_id("session", step.session_id)
+        return await self._database.write(
+            partial(steps.admit_step, step=step, lease=lease, limit=limit)
+        )
+
+    async def claim_step(self, id: str, *, lease: str) -> Admission:
+        """Turn a queued step in progress if it is the oldest unfinished one of its session."""
+        return await self._database.write(partial(steps.claim_step, id=id, lease=lease))
+
+    async def finish_step(
+        self, step: RunStep, *, lease: str | None, workspace_bytes: int | None = None
+    ) -> RunStep:
+        """Store a step's final record and return it; `finished_at` is set here.
+
+        If it is final already, or under another lease (None: any lease will do), nothing changes
+        and the stored step is returned. `workspace_bytes`, if given, is noted with the session.
+
+        Raises:
+            NotFoundError: The step was deleted meanwhile.
+        """
+        outputs = await self._encode(step)
+        work = partial(
+            steps.finish_step,
+            step=step,
+            outputs=outputs,
+            lease=lease,
+            workspace_bytes=workspace_bytes,
+        )
+        finished = None
+        try:
+            finished = await self._database.write(work, bulk=outputs.size > _QUICK_OUTPUTS)
+        finally:
+            if finished is None and outputs.key is not None:
+                with anyio.move_on_after(_CLEAN_UP, shield=True):
+                    await self._blobs.delete([outputs.key])
+        if finished is not None:
+            return finished
+        return await self.get_step(step.id, principal=step.principal)
+
+    async def requested_cancels(self, *, lease: str) -> list[str]:
+        """Return the ids of this lease's unfinished steps that are to be cancelled."""
+        return await self._database.read(partial(steps.requested_cancels, lease=lease))
+
+    async def request_cancel(self, id: str, *, principal: str) -> RunStep:
+        """Ask whoever runs a step to cancel it; return the step."""
+        _check_id("run step", id)
+        loaded = await self._database.write(
+            partial(steps.request_cancel, id=id, principal=principal)
+        )
+        return await self._complete(loaded)
+
+    async def get_step(self, id: str, *, principal: str) -> RunStep:
+        """Return a step with its outputs."""
+        _check_id("run step", id)
+        loaded = await self._database.read(partial(steps.get_step, id=id, principal=principal))
+        return await self._complete(loaded)
+
+    async def list_steps(
+        self,
+        session_id: str,
+        *,
+        principal: str,
+        limit: int,
+        before: str | None = None,
+        with_outputs: bool = True,
+    ) -> list[RunStep]:
+        """Return a session's steps, newest first; `before` is the id of a step.
+
+        Without outputs they are much cheaper to read.
+        """
+        _check_id("session", session_id)
+        if before is not None:
+            _check_id("run step", before)
+        found = await self._database.read(
+            partial(
+                steps.list_steps,
+                session_id=session_id,
+                principal=principal,
+                limit=limit,
+                before=before,
+                with_outputs=with_outputs,
+            ),
+            bulk=with_outputs,
+        )
+        if not with_outputs:
+            return [loaded.step for loaded in found]
+        return [await self._complete(loaded) for loaded in found]
+
+    async def _encode(self, step: RunStep) -> steps.EncodedOutputs:
+        """Turn the outputs into text, and put the text where its size says."""
+        if not step.outputs:
+            return steps.EncodedOutputs(text=None, key=None, size=0)
+        text = outputs_to_text(step.outputs)
+        if len(text) <= OUTPUTS_IN_ROW:
+            return steps.EncodedOutputs(text=text, key=None, size=len(text))
+        key = await self._blobs.put_bytes(text.encode("ascii"), principal=step.principal)
+        return steps.EncodedOutputs(text=None, key=key, size=len(text))
+
+    async def _complete(self, loaded: steps.LoadedStep) -> RunStep:
+        if loaded.outputs_key is None:
+            return loaded.step
+        text = await self._blobs.get_bytes(loaded.outputs_key)
+        return replace(loaded.step, outputs=outputs_from_text(text.decode("ascii")))
+
+    # Leases
+
+    async def take_lease(self, id: str, *, seconds: float) -> None:
+        """Take or renew a lease for so many seconds from now."""
+        await self._database.write(partial(steps.take_lease, id=id, seconds=seconds))
+
+    async def release_lease(self, id: str) -> None:
+        """Give up a lease; unfinished steps under it become orphans."""
+        await self._database.write(partial(steps.release_lease, id=id))
+
+    async def list_orphaned_steps(self, *, limit: int = 100) -> list[RunStep]:
+        """Return unfinished steps whose lease has run out or is gone, oldest first."""
+        found = await self._database.read(partial(steps.list_orphaned_steps, limit=limit))
+        return [loaded.step for loaded in found]
+
+    async def adopt_step(self, id: str, *, lease: str) -> bool:
+        """Take over an orphaned step; True for only one of those who try."""
+        return await self._database.write(partial(steps.adopt_step, id=id, lease=lease))
+
+    # Files
+
+    async def put_file(self, file: File, *, key: str, limit: int) -> tuple[File, str | None]:
+        """Store a file's record; `modified_at` is set here.
+
+        Also returns the key of the file of the same session and path that it replaces, if any.
+
+        Raises:
+            LimitError: The principal would keep more than `limit` bytes: of files, of what steps
+                have in the object store, and of workspaces.
+        """
+        return await self._database.write(partial(files.put_file, file=file, key=key, limit=limit))
+
+    async def find_file(self, session_id: str, path: str, *, principal: str) -> StoredFile | None:
+        """Return the file of that session and (checked) path, if there is one."""
+        return await self._database.read(
+            partial(files.find_file, session_id=session_id, path=path, principal=principal)
+        )
+
+    async def get_file(self, id: str, *, principal: str) -> StoredFile:
+        """Return a file."""
+        _check_id("file", id)
+        return await self._database.read(partial(files.get_file, id=id, principal=principal))
+
+    async def list_stored_files(self, session_id: str, *, principal: str) -> list[StoredFile]:
+        """Return a session's files, sorted by path."""
+        _check_id("session", session_id)
+        return await self._database.read(
+            partial(files.list_stored_files, session_id=session_id, principal=principal)
+        )
+
+    async def delete_file(self, id: str, *, principal: str) -> str:
+        """Delete a file's record; return its key, which is garbage now."""
+        _check_id("file", id)
+        return await self._database.write(partial(files.delete_file, id=id, principal=principal))
+
+    async def stored_bytes(self, *, principal: str) -> int:
+        """Count the bytes that `put_file` limits."""
+        return await self._database.read(partial(files.stored_bytes, principal=principal))
+
+    # Tokens, tickets and principals
+
+    async def add_token(self, token: Token, *, digest: str) -> Token:
+        """Store a token under the digest of its secret; `created_at` is set here."""
+        return await self._database.write(partial(access.add_token, token=token, digest=digest))
+
+    async def find_token(self, *, digest: str) -> Token | None:
+        """Return the token with that digest; None if there is none or it is revoked."""
+        return await self._database.read(partial(access.find_token, digest=digest))
+
+    async def list_tokens(self) -> list[Token]:
+        """Return every token, oldest first, the revoked ones too."""
+        return await self._database.read(access.list_tokens)
+
+    async def revoke_token(self, id: str) -> None:
+        """Make a token useless from now on.
+
+        Raises:
+            NotFoundError: There is no such token.
+        """
+        _check_id("token", id)
+        await self._database.write(partial(access.revoke_token, id=id))
+
+    async def add_ticket(self, ticket: Ticket, *, digest: str, seconds: float) -> Ticket:
+        """Store a ticket under the digest of its secret; it expires `seconds` from now."""
+        return await self._database.write(
+            partial(access.add_ticket, ticket=ticket, digest=digest, seconds=seconds)
+        )
+
+    async def take_ticket(self, *, digest: str, action: str) -> Ticket | None:
+        """Return a valid ticket for that action; one for an upload works only once."""
+        return await self._database.write(partial(access.take_ticket, digest=digest, action=action))
+
+    async def erase_principal(self, principal: str) -> list[str]:
+        """Delete everything of a principal; return the object-store keys that are garbage now."""
+        return await self._database.write(
+            partial(access.erase_principal, principal=principal), bulk=True
+        )
+
+
+def open_records(settings: Settings, blobs: BlobStore) -> AbstractAsyncContextManager[RecordStore]:
+    """Open the database that the settings name; by default a SQLite file in the state directory.
+
+    Raises:
+        ConfigurationError: The database cannot be used, or a newer release has written it.
+    """
+    if settings.database_url is not None:
+        return open_records_at(settings.database_url.get_secret_value(), blobs)
+    path = settings.state_dir / "records.db"
+    return open_records_at(URL.create("sqlite", database=str(path)), blobs)
+
+
+@asynccontextmanager
+async def open_records_at(url: str | URL, blobs: BlobStore) -> AsyncIterator[RecordStore]:
+    """Open the database at `sqlite:///path` or `postgresql://user:password@host/name`."""
+    async with _open_database(url) as database:
+        await prepare(database)
+        yield RecordStore(database, blobs)
+
+
+def _open_database(url: str | URL) -> AbstractAsyncContextManager[Database]:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as exc:
+        raise ConfigurationError("database_url: it is not a URL.") from exc
+    match parsed.get_backend_name():
+        case "sqlite":
+            return open_sqlite(parsed)
+        case "postgresql" | "postgres":
+            # Who keeps records in a SQLite file need not wait for SQLAlchemy's asyncio side.
+            try:
+                from ci_tools.stores.postgresql import open_postgresql
+            except ImportError as exc:
+                raise ConfigurationError(
+                    "PostgreSQL needs asyncpg: pip install 'code-interpreter-tools[postgres]'."
+                ) from exc
+            return open_postgresql(parsed)
+        case name:
+            raise ConfigurationError(f"database_url: {name!r} is not one of sqlite and postgresql.")
+
+
+def _ping(conn: Connection) -> None:
+    conn.execute(select(literal(1)))
+
+
+def _check_id(kind: str, id: str) -> None:
+    """Refuse what cannot be an id before a driver chokes on it (NUL, lone surrogates)."""
+    if not (id.isascii() and id.isprintable()):
+        raise NotFoundError(kind, id)

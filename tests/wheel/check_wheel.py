@@ -24,7 +24,7 @@ WHEEL_FILES = (
     *(f"{package}/py.typed" for package in PACKAGES),
     "ci_tools/stores/migrations/env.py",
     "ci_tools/stores/migrations/versions/",
-    "ci_tools_server/demo/",
+    "ci_tools_server/demo/data/mauna_loa_co2.csv",
 )
 """What must be in the wheel; a name with a slash at its end is a folder with at least one file."""
 

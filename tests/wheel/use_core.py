@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import anyio
 
@@ -13,7 +14,7 @@ OPTIONAL = ("mcp", "starlette", "httpx2", "websockets", "jupyter_server", "typer
 
 async def main() -> None:
     """Run one step and say so."""
-    async with open_service(backend=FakeBackend()) as service:
+    async with open_service(backend=FakeBackend(Path.cwd() / "fake")) as service:
         session = await service.create_session()
         step = await service.run_code(session.id, "print('core')")
     assert step.status is StepStatus.COMPLETED, step

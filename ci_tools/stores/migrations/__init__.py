@@ -1,0 +1,1 @@
+"""Migrations of the schema, run by Alembic; see `ci_tools.stores.migrate`."""

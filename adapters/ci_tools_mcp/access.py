@@ -1,0 +1,209 @@
+"""Who calls, and the service that answers: opened in the background, shared by all connections.
+
+How this works: the server's lifespan is ready at once. After the first answer has gone out, or when
+a tool asks for it, the service (database, Jupyter Server, kernel) is opened in the background, and
+tools wait for it: a host gets its first answer before anything heavy is imported. Every call acts
+as its principal: the subject of the verified token, or `local`.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+
+from ci_tools import LOCAL, CIToolsError, NotFoundError, Session, SessionService
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SESSION_HEADER = "ci-tools-default-session"
+"""A client that sends this HTTP header with any value uses the default session, as on stdio."""
+
+DEFAULT_SESSION = "default"
+"""The name of the session that calls without a session id share; other kernels append theirs."""
+
+ANSWER_DELAY = 0.05
+"""Seconds in which the first answer can leave before imports keep the event loop busy."""
+
+OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the composition decides about the tools."""
+
+    default_session: bool
+    """Whether calls without a session id share one session, as is right for stdio."""
+
+    resource_links: bool
+    """Whether results link to files, for clients whose protocol version knows links."""
+
+    wait_limit: float
+    """Seconds after which a call returns although its step still runs."""
+
+    public_url: str | None
+    """Where tickets are redeemed; None where there is no HTTP face to move large files through."""
+
+
+class Access:
+    """The way from a call to the service of its principal; one for each run of the server."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._answered = anyio.Event()
+        self._wanted = anyio.Event()
+        self._settled = anyio.Event()
+        self._closing = anyio.Event()
+        self._service: SessionService | None = None
+        self._failure = ""
+        self._defaults: dict[tuple[str, str], str] = {}
+        self._choosing = anyio.Lock()
+        self._tasks: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self, open_service: OpenService) -> AsyncIterator["Access"]:
+        """Open the service in the background, and close it at the end."""
+        async with anyio.create_task_group() as owner:
+            owner.start_soon(self._own, open_service)
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._warm_up)
+                yield self
+                tasks.cancel_scope.cancel()
+            self._closing.set()
+            self._wanted.set()
+
+    async def _own(self, open_service: OpenService) -> None:
+        """Open and close the service in one task; a failure to open is kept for the callers."""
+        await self._wanted.wait()
+        if self._closing.is_set():
+            return
+        try:
+            async with open_service() as service:
+                self._service = service
+                self._settled.set()
+                await self._closing.wait()
+        except CIToolsError as exc:
+            logger.error("The session service failed: %s", exc)
+            self._failure = str(exc)
+        except Exception as exc:
+            logger.exception("The session service failed")
+            self._failure = f"{type(exc).__name__}; the server's log says more"
+        finally:
+            self._service = None
+            self._settled.set()
+
+    async def _warm_up(self) -> None:
+        """Open the service, and start the default session's kernel, before somebody asks for it."""
+        await self._answered.wait()
+        await anyio.sleep(ANSWER_DELAY)
+        self._wanted.set()
+        if not self.options.default_session:
+            return
+        try:
+            service = await self.service()
+            session_id = await self.default_session(service)
+            await service.warm_session(session_id)
+        except (CIToolsError, ToolError) as exc:
+            logger.warning("The default session is not warmed: %s", exc)
+        except Exception:  # the outermost handler of this task: the tools may work all the same
+            logger.exception("The default session is not warmed")
+
+    def note_answer(self) -> None:
+        """Take note that a message of a client has been answered."""
+        self._answered.set()
+
+    async def service(self) -> SessionService:
+        """Return the service for the caller's principal; waits until it is open.
+
+        Raises:
+            ToolError: It could not be opened, or takes too long.
+        """
+        self._wanted.set()
+        if not self._settled.is_set():
+            with anyio.move_on_after(self.options.wait_limit):
+                await self._settled.wait()
+        if self._service is not None:
+            return self._service.act_as(find_principal())
+        if not self._settled.is_set():
+            raise ToolError("The session service is still starting: call again in a moment.")
+        raise ToolError(
+            f"The session service could not be started: {self._failure or 'it is closed'}. "
+            "The person who runs this server can find the cause with `ci-tools doctor`."
+        )
+
+    def run_in_background(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something that outlives its call; it is cancelled when the server ends."""
+        if self._tasks is None:
+            raise ToolError("The session service is closed.")
+        self._tasks.start_soon(function)
+
+    def has_default_session(self, context: Context[Any, Any]) -> bool:
+        """Whether this caller's calls without a session id share a session."""
+        if self.options.default_session:
+            return True
+        headers = context.headers
+        return headers is not None and bool(headers.get(DEFAULT_SESSION_HEADER))
+
+    async def default_session(
+        self, service: SessionService, *, kernelspec: str | None = None
+    ) -> str:
+        """Return the id of the principal's default session, which is made if there is none.
+
+        It is the last used session of that name, so a restarted host finds its variables again.
+        """
+        name = f"{DEFAULT_SESSION}-{kernelspec}" if kernelspec else DEFAULT_SESSION
+        key = (service.principal, name)
+        async with self._choosing:
+            known = self._defaults.get(key)
+            if known is None:
+                known = await _find_session(service, name)
+            if known is None:
+                known = (await service.create_session(name=name, kernelspec=kernelspec)).id
+            self._defaults[key] = known
+        return known
+
+    def forget_default_session(self, session_id: str) -> None:
+        """Choose again next time: this session is closed or has expired."""
+        self._defaults = {key: id for key, id in self._defaults.items() if id != session_id}
+
+    async def find_session(
+        self, context: Context[Any, Any], service: SessionService, session_id: str | None
+    ) -> Session:
+        """Return the session that a call means.
+
+        Raises:
+            ToolError: No id, and this caller has no default session.
+            NotFoundError: No such session.
+        """
+        if session_id:
+            return await service.get_session(session_id)
+        if not self.has_default_session(context):
+            raise ToolError("session_id is missing. Use one from list_sessions or create_session.")
+        default = await self.default_session(service)
+        try:
+            return await service.get_session(default)
+        except NotFoundError:
+            self.forget_default_session(default)
+            return await service.get_session(await self.default_session(service))
+
+
+Call: TypeAlias = Context[Access, Any]
+"""One call: its lifespan context is the way to the service."""
+
+
+def find_principal() -> str:
+    """Return whom the current call acts for."""
+    token = get_access_token()
+    return LOCAL if token is None else token.subject or token.client_id
+
+
+async def _find_session(service: SessionService, name: str) -> str | None:
+    sessions = await service.list_sessions()
+    return next((session.id for session in sessions if session.name == name), None)

@@ -1,0 +1,204 @@
+"""The tools for the files of a session."""
+
+import base64
+import binascii
+import fnmatch
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from pydantic import Field
+
+from ci_tools import File, SessionService
+from ci_tools.render import IMAGE_BYTES
+from ci_tools_mcp.access import Call
+from ci_tools_mcp.failures import tool_errors
+from ci_tools_mcp.uris import file_uri
+from ci_tools_mcp.versions import notify_changed, takes_resource_links
+
+PAGE = 20_000
+"""Bytes of a text file that are read if the caller names no number."""
+
+_PAGE_MAX = 100_000
+"""Bytes of a text file that are read at most."""
+
+_SCAN = 10_000
+"""Files of a session that a filtered list looks at."""
+
+_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What models can look at."""
+
+
+async def upload_file(
+    context: Call,
+    path: Annotated[str, Field(description="Name in /mnt/data; replaces an older file.")],
+    content: str = "",
+    encoding: Literal["utf-8", "base64"] = "utf-8",
+    ticket: Annotated[
+        bool, Field(description="For files over 2 MB: get a URL to PUT the bytes to instead.")
+    ] = False,
+    session_id: str | None = None,
+) -> dict[str, Any]:
+    """Write a file into a session."""
+    access = context.request_context.lifespan_context
+    service = await access.service()
+    with tool_errors():
+        if session_id or access.has_default_session(context):
+            session = await access.find_session(context, service, session_id)
+        else:
+            session = await service.create_session()
+        if ticket:
+            url = await _ticket(context, session.id, path, "upload")
+            seconds = service.settings.ticket_time
+            return {"session_id": session.id, "put_url": url, "valid_s": seconds}
+        file = await service.upload_file(session.id, path, _decode(content, encoding))
+    await notify_changed(context, [file_uri(session.id, file.path)])
+    return {"session_id": session.id, **_to_dict(session.id, file), "sha256": file.sha256}
+
+
+async def list_files(
+    context: Call,
+    session_id: str | None = None,
+    path: Annotated[str, Field(description="Folder.")] = "",
+    pattern: Annotated[str, Field(description="Glob, e.g. *.csv.")] = "",
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """List the files in a session's /mnt/data."""
+    access = context.request_context.lifespan_context
+    service = await access.service()
+    with tool_errors():
+        session = await access.find_session(context, service, session_id)
+        files = await service.list_files(session.id, limit=_SCAN)
+    folder = path.removeprefix("sandbox:").removeprefix("/mnt/data").strip("/")
+    found = [file for file in files if _matches(file, folder, pattern)]
+    listed = [_to_dict(session.id, file) for file in found[:limit]]
+    more = {"omitted": len(found) - limit} if len(found) > limit else {}
+    return {"session_id": session.id, "files": listed, **more}
+
+
+async def read_file(
+    context: Call,
+    path: str,
+    session_id: str | None = None,
+    offset: Annotated[int, Field(ge=0, description="First byte.")] = 0,
+    limit: Annotated[int, Field(ge=1, le=_PAGE_MAX, description="Bytes.")] = PAGE,
+) -> CallToolResult:
+    """Read a text file, or look at an image; other files get a link. Use run_code for more."""
+    access = context.request_context.lifespan_context
+    service = await access.service()
+    with tool_errors():
+        session = await access.find_session(context, service, session_id)
+        file = await service.stat_file(session.id, path)
+        if file.media_type in _IMAGES and file.size <= IMAGE_BYTES:
+            data = await _read(service, session.id, file, 0, file.size)
+            return _image(session.id, file, data)
+        page = None
+        if file.media_type not in _IMAGES:
+            page = _to_text(await _read(service, session.id, file, offset, limit), offset)
+        if page is None:
+            return await _link(context, session.id, file)
+    offset, text = page
+    end = offset + len(text.encode())
+    line = f"session_id: {session.id} | {file.path}, bytes {offset:,} to {end:,} of {file.size:,}"
+    if end < file.size and end > offset:
+        line += f" | read on with offset={end}"
+    return CallToolResult(content=[TextContent(type="text", text=f"{line}\n\n{text}")])
+
+
+def _decode(content: str, encoding: str) -> bytes:
+    if encoding == "utf-8":
+        return content.encode(errors="replace")
+    try:
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ToolError("content is not valid base64. Encode the bytes again, unbroken.") from exc
+
+
+def _matches(file: File, folder: str, pattern: str) -> bool:
+    if folder and not file.path.startswith(folder + "/"):
+        return False
+    name = file.path.rpartition("/")[2]
+    return not pattern or fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(file.path, pattern)
+
+
+def _to_dict(session_id: str, file: File) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "size": file.size,
+        "modified_at": file.modified_at,
+        "mime_type": file.media_type,
+        "uri": file_uri(session_id, file.path),
+    }
+
+
+async def _read(
+    service: SessionService, session_id: str, file: File, offset: int, length: int
+) -> bytes:
+    chunks = []
+    async with service.open_file(session_id, file.path, offset=offset, length=length) as stream:
+        async for chunk in stream:
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _to_text(data: bytes, offset: int) -> tuple[int, str] | None:
+    """Return where a slice of a text file starts, and the slice; None if it is binary.
+
+    Characters that are cut at its ends are left out.
+    """
+    if b"\0" in data:
+        return None
+    start = 0
+    while offset and start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
+        start += 1
+    for end in range(len(data), max(start, len(data) - 4), -1):
+        try:
+            return offset + start, data[start:end].decode()
+        except UnicodeDecodeError:
+            continue
+    return None if data else (offset, "")
+
+
+def _image(session_id: str, file: File, data: bytes) -> CallToolResult:
+    line = f"session_id: {session_id} | {file.path}, {file.media_type}, {file.size:,} bytes"
+    image = ImageContent(
+        type="image", data=base64.b64encode(data).decode("ascii"), mime_type=file.media_type
+    )
+    return CallToolResult(content=[TextContent(type="text", text=line), image])
+
+
+async def _link(context: Call, session_id: str, file: File) -> CallToolResult:
+    """Name a file that cannot be shown, and how to get at it."""
+    access = context.request_context.lifespan_context
+    lines = [
+        f"session_id: {session_id} | {file.path}, {file.media_type}, {file.size:,} bytes: not "
+        "shown, for it is not text or too large. Look into it with run_code.",
+    ]
+    if access.options.public_url is not None:
+        url = await _ticket(context, session_id, file.path, "download")
+        lines.append(f"To download it: {url}")
+    content: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines))]
+    if access.options.resource_links and takes_resource_links(context):
+        link = ResourceLink(
+            type="resource_link",
+            uri=file_uri(session_id, file.path),
+            name=file.path,
+            mime_type=file.media_type,
+            size=file.size,
+        )
+        content.append(link)
+    return CallToolResult(content=content)
+
+
+async def _ticket(
+    context: Call, session_id: str, path: str, action: Literal["upload", "download"]
+) -> str:
+    access = context.request_context.lifespan_context
+    if access.options.public_url is None:
+        raise ToolError(
+            "This server has no HTTP face for large files. Send the content in pieces of 2 MB, or "
+            "start it with `ci-tools serve`."
+        )
+    service = await access.service()
+    _, secret = await service.create_ticket(session_id, path, action)
+    return f"{access.options.public_url}/tickets/{secret}"

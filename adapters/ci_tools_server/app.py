@@ -1,0 +1,243 @@
+"""The HTTP app: /mcp, tickets, health and metrics around one open service.
+
+How this works: the app's lifespan opens the service and runs the MCP session manager. Every
+request passes the Host and Origin check, then is counted and traced by route pattern; /mcp asks
+for a bearer token (unless `auth` is `none`), a ticket is its own authority, health is open.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
+
+from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import ci_tools as core
+from ci_tools.errors import CIToolsError
+from ci_tools.models import LOCAL, RunStep
+from ci_tools.service import SessionService
+from ci_tools.settings import MEBIBYTE, Settings
+from ci_tools_mcp import create_server
+from ci_tools_server.auth import PrincipalVerifier
+from ci_tools_server.metrics import Metrics
+from ci_tools_server.origin import OriginCheck, is_loopback
+from ci_tools_server.run_file import run_id
+from ci_tools_server.tickets import TicketRoutes
+from ci_tools_server.traces import Traces
+
+logger = logging.getLogger(__name__)
+
+OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService]]
+
+MCP_BODY_LIMIT = 16 * MEBIBYTE
+"""Bytes of one request to /mcp; larger files go through tickets."""
+
+_METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
+"""https://www.rfc-editor.org/rfc/rfc9728#section-3.1 for the resource `/mcp`."""
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_ROUTES = frozenset({"/mcp", "/healthz", "/readyz", "/metrics", _METADATA_PATH})
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    open_service: OpenService | None = None,
+    base_url: str | None = None,
+    run_secret: str | None = None,
+    traces: Traces | None = None,
+) -> Starlette:
+    """Return the HTTP app; its lifespan opens the service that `open_service` yields.
+
+    `base_url` is where clients reach it (without a slash at the end); by default `public_url` of
+    the settings, or their host and port. `run_secret` opens it for the principal `local`.
+    """
+    settings = settings or Settings()
+    base_url = base_url or to_base_url(settings)
+    return _App(
+        settings,
+        open_service or (lambda: core.open_service(settings)),
+        base_url,
+        run_secret,
+        traces or Traces(),
+    ).build()
+
+
+def to_base_url(settings: Settings, *, port: int | None = None) -> str:
+    """Return the address of the service without a slash at the end; `port` is the real one."""
+    if settings.public_url is not None:
+        return str(settings.public_url).rstrip("/")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port if port is None else port}"
+
+
+class _App:
+    def __init__(
+        self,
+        settings: Settings,
+        open_service: OpenService,
+        base_url: str,
+        run_secret: str | None,
+        traces: Traces,
+    ) -> None:
+        self._settings = settings
+        self._open_service = open_service
+        self._base_url = base_url
+        self._run_secret = run_secret
+        self._traces = traces
+        self._metrics = Metrics()
+        self._service: SessionService | None = None
+        self._verifier = PrincipalVerifier(self._find_principal, run_secret=run_secret)
+        self._server = create_server(
+            self._opened_service,
+            default_session=False,
+            public_url=base_url,
+        )
+
+    def build(self) -> Starlette:
+        loopback = is_loopback(self._settings.host)
+        names = [self._settings.host]
+        if (public := self._settings.public_url) is not None and public.host:
+            names.append(public.host)
+        return Starlette(
+            routes=[
+                Route("/healthz", self._tell_health),
+                Route("/readyz", self._tell_readiness),
+                Route("/metrics", self._tell_metrics),
+                *TicketRoutes(self._find_service, self._metrics).routes,
+                *self._mcp_routes(),
+            ],
+            middleware=[
+                Middleware(_Observer, metrics=self._metrics, traces=self._traces),
+                Middleware(OriginCheck, names=names, any_address=not loopback),
+                Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(self._verifier)),
+            ],
+            lifespan=self._run,
+        )
+
+    def _mcp_routes(self) -> list[Route]:
+        # Only the session manager is wanted; auth is ours, because the package's own would have to
+        # name an OAuth issuer, and there is none.
+        self._server.streamable_http_app(
+            max_request_body_size=MCP_BODY_LIMIT,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+        endpoint: ASGIApp = AuthContextMiddleware(
+            StreamableHTTPASGIApp(self._server.session_manager)
+        )
+        if self._settings.auth == "none":
+            return [Route("/mcp", endpoint)]
+        metadata_url = AnyHttpUrl(self._base_url + _METADATA_PATH)
+        return [
+            Route("/mcp", RequireAuthMiddleware(endpoint, [], metadata_url)),
+            Route(_METADATA_PATH, self._tell_resource),
+        ]
+
+    @asynccontextmanager
+    async def _run(self, app: Starlette) -> AsyncIterator[None]:
+        async with self._open_service() as service:
+            self._service = service
+            service.on_finished(self._observe_step)
+            async with self._server.session_manager.run():
+                yield
+
+    @asynccontextmanager
+    async def _opened_service(self) -> AsyncIterator[SessionService]:
+        yield self._find_service()
+
+    def _find_service(self) -> SessionService:
+        if self._service is None:
+            raise RuntimeError("The app's lifespan has not been started.")
+        return self._service
+
+    async def _find_principal(self, secret: str) -> str | None:
+        return await self._find_service().find_principal(secret)
+
+    def _observe_step(self, step: RunStep) -> None:
+        self._metrics.count_step(step)
+        self._traces.trace_step(step)
+
+    async def _tell_health(self, request: Request) -> Response:
+        run = run_id(self._run_secret) if self._run_secret is not None else None
+        return JSONResponse({"status": "ok", "run": run})
+
+    async def _tell_readiness(self, request: Request) -> Response:
+        try:
+            await self._find_service().ready()
+        except CIToolsError as error:
+            logger.warning("not ready: %s", error)
+            # The message may name internal addresses, and this route is open to everybody.
+            return JSONResponse({"status": "not ready", "code": error.code}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def _tell_metrics(self, request: Request) -> Response:
+        if not is_loopback(self._settings.host) and request.user.display_name != LOCAL:
+            return PlainTextResponse("A token of the principal 'local' is needed.\n", 401)
+        sessions, steps = self._find_service().count_live()
+        text = self._metrics.to_text(live_sessions=sessions, unfinished_steps=steps)
+        return Response(text, media_type=_METRICS_TYPE)
+
+    async def _tell_resource(self, request: Request) -> Response:
+        return JSONResponse(
+            {
+                "resource": f"{self._base_url}/mcp",
+                "resource_name": "ci-tools",
+                "bearer_methods_supported": ["header"],
+            },
+            headers={"Cache-Control": "public, max-age=3600"},
+        )
+
+
+class _Observer:
+    """Count, trace and log every request by its route pattern."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._traces = traces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        route, method, status = _route_of(scope["path"]), _method_of(scope["method"]), 0
+        started = time.monotonic()
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._traces.trace_request(route=route, method=method) as outcome:
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                outcome["status"] = status
+                self._metrics.count_request(route=route, method=method, status=status)
+                seconds = time.monotonic() - started
+                logger.debug("%s %s %d %.3f s", method, route, status, seconds)
+
+
+def _route_of(path: str) -> str:
+    # Neither a ticket's secret nor a path that a visitor made up may be in a log, metric or trace.
+    if path.startswith("/tickets/"):
+        return "/tickets/{secret}"
+    return path if path in _ROUTES else "other"
+
+
+def _method_of(method: str) -> str:
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"

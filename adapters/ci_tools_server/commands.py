@@ -1,0 +1,185 @@
+"""The commands but `mcp` (see stdio.py); each imports what it needs when it runs."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ci_tools_server.client_config import DISTRIBUTION, Client
+
+if TYPE_CHECKING:
+    from ci_tools.service import SessionService
+
+application = typer.Typer(
+    name="ci-tools",
+    help="Stateful code execution for agents on Jupyter kernels ('ci' is code interpreter).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+tokens = typer.Typer(no_args_is_help=True, help="Tokens of the HTTP service.")
+principals = typer.Typer(no_args_is_help=True, help="Those whose sessions and files are kept.")
+application.add_typer(tokens, name="token")
+application.add_typer(principals, name="principal")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ci-tools {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@application.command(add_help_option=False)
+def mcp() -> None:
+    """Serve the Model Context Protocol on stdin and stdout, for desktop hosts."""
+    # Only for the list of commands: `main` runs this one without typer.
+    raise AssertionError
+
+
+@application.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8765].")] = None,
+    auth: Annotated[
+        str | None, typer.Option(help="'token', or 'none' on loopback only [token].")
+    ] = None,
+) -> None:
+    """Serve MCP over HTTP at /mcp, with tickets for large files, health and metrics."""
+    from ci_tools.settings import Settings
+    from ci_tools_server.serve import serve as run
+
+    given = {"host": host, "port": port, "auth": auth}
+    run(Settings.model_validate({k: v for k, v in given.items() if v is not None}))
+
+
+@application.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Option(help="Where the plot and the notebook are written.")
+    ] = Path(),
+) -> None:
+    """Analyse real data through a real MCP client, and show every step."""
+    from ci_tools_server.demo import run_demo
+
+    run_demo(directory)
+
+
+@application.command()
+def doctor() -> None:
+    """Check what works on this machine, what is missing, and what to do."""
+    from ci_tools.settings import Settings
+    from ci_tools_server.doctor import examine
+
+    raise typer.Exit(examine(Settings()))
+
+
+@application.command()
+def config(
+    client: Annotated[Client, typer.Option(help="Who is to be configured.")],
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Write to this file (other servers in it are kept) or .mcpb bundle."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Use the `ci-tools serve` at this address.")
+    ] = None,
+    uvx: Annotated[
+        bool, typer.Option(help="Start the released package with uvx, not this installation.")
+    ] = False,
+    owner: Annotated[
+        str, typer.Option(help="The GitHub account that server.json is published from.")
+    ] = "OWNER",
+) -> None:
+    """Print or write the configuration of a desktop host or registry."""
+    from ci_tools_server.client_config import to_launch, to_text, write_text
+
+    text = to_text(client, to_launch(uvx=uvx, url=url), owner=owner)
+    if write is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(client, text, write)
+        typer.echo(f"wrote {write}", err=True)
+
+
+@tokens.command("create")
+def create_token(
+    principal: Annotated[str, typer.Option(help="Whose sessions the token opens.")],
+) -> None:
+    """Make a token and print it, once."""
+
+    async def create(service: "SessionService") -> None:
+        token, secret = await service.act_as(principal).create_token()
+        typer.echo(f"token {token.id} of {principal}, shown only now:", err=True)
+        typer.echo(secret)
+
+    _with_service(create)
+
+
+@tokens.command("list")
+def list_tokens() -> None:
+    """List the tokens, without their secrets."""
+
+    async def show(service: "SessionService") -> None:
+        for token in await service.list_tokens():
+            created = datetime.fromtimestamp(token.created_at, UTC)
+            state = "active" if token.revoked_at is None else "revoked"
+            typer.echo(f"{token.id}  {created:%Y-%m-%d %H:%M}  {state:7}  {token.principal}")
+
+    _with_service(show)
+
+
+@tokens.command("revoke")
+def revoke_token(id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
+    """Make a token useless, at once."""
+
+    async def revoke(service: "SessionService") -> None:
+        await service.revoke_token(id)
+        typer.echo(f"revoked {id}", err=True)
+
+    _with_service(revoke)
+
+
+@principals.command("erase")
+def erase_principal(
+    name: Annotated[str, typer.Argument(help="Whose everything is erased.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase all sessions, files, steps and tokens of a principal."""
+    if not yes:
+        typer.confirm(f"Erase all sessions, files, steps and tokens of {name!r}?", abort=True)
+
+    async def erase(service: "SessionService") -> None:
+        await service.act_as(name).erase_principal()
+        typer.echo(f"erased {name}", err=True)
+
+    _with_service(erase)
+
+
+def _with_service(use: "Callable[[SessionService], Awaitable[None]]") -> None:
+    import anyio
+
+    from ci_tools import open_service
+    from ci_tools.settings import Settings
+    from ci_tools_server.logs import configure_logs
+
+    async def run() -> None:
+        settings = Settings()
+        configure_logs("error" if sys.stderr.isatty() else settings.log_level)
+        async with open_service(settings) as service:
+            await use(service)
+
+    anyio.run(run)

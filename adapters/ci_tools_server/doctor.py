@@ -1,0 +1,202 @@
+"""`ci-tools doctor`: what works on this machine, what is missing, and what to do."""
+
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anyio
+from rich.console import Console
+from rich.markup import escape
+
+from ci_tools import open_service
+from ci_tools.errors import CIToolsError
+from ci_tools.models import StepStatus
+from ci_tools.service import SessionService
+from ci_tools.settings import Settings
+from ci_tools_server.logs import configure_logs
+from ci_tools_server.run_file import find_run
+
+_STEP_LIMIT = 60.0
+"""Seconds that a kernel has to start and answer."""
+
+_DATA = ("numpy", "pandas", "matplotlib")
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line: what was looked at, what is so, and what to do about it."""
+
+    state: Literal["ok", "warn", "fail"]
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> int:
+    """Print every finding as it is made; return 1 if one is a failure, else 0."""
+    configure_logs("error")
+    console = Console(highlight=False, soft_wrap=True)
+    failed = False
+
+    def show(finding: Finding) -> None:
+        nonlocal failed
+        failed = failed or finding.state == "fail"
+        colour = _COLOURS[finding.state]
+        console.print(
+            f"[{colour}]{finding.state:4}[/] [bold]{finding.subject}[/]: {escape(finding.text)}"
+        )
+        if finding.advice:
+            console.print(f"     → {escape(finding.advice)}")
+
+    async def run() -> None:
+        for finding in (*_look_at_installation(), _look_at_state_dir(settings)):
+            show(finding)
+        async for finding in _look_at_service(settings):
+            show(finding)
+
+    anyio.run(run)
+    return 1 if failed else 0
+
+
+def _look_at_installation() -> Iterator[Finding]:
+    version = platform.python_version()
+    yield Finding(state="ok", subject="Python", text=f"{version} at {sys.executable}")
+    if _is_compiled():
+        yield Finding(state="ok", subject="bytecode", text="compiled: processes start fast")
+    else:
+        yield Finding(
+            state="warn",
+            subject="bytecode",
+            text="not compiled: the first start takes seconds, and each one without write access",
+            advice=f"{sys.executable} -m compileall -q {Path(__file__).parents[1]}",
+        )
+    missing = [name for name in _DATA if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Finding(
+            state="warn",
+            subject="data libraries",
+            text=f"{', '.join(missing)} not installed: code on this machine cannot import them",
+            advice=f"{sys.executable} -m pip install 'code-interpreter-tools[data]'",
+        )
+    else:
+        yield Finding(state="ok", subject="data libraries", text=", ".join(_DATA))
+
+
+def _is_compiled() -> bool:
+    for name in ("ci_tools_server", "mcp", "pydantic"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.cached is None or not Path(spec.cached).exists():
+            return False
+    return True
+
+
+def _look_at_state_dir(settings: Settings) -> Finding:
+    path = settings.state_dir
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        return Finding(
+            state="fail",
+            subject="state directory",
+            text=f"{path}: {error.strerror or error}",
+            advice="Set CI_TOOLS_STATE_DIR to a directory that you can write.",
+        )
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o077:
+        return Finding(
+            state="warn",
+            subject="state directory",
+            text=f"{path} can be read by others (mode {mode:o})",
+            advice=f"chmod 700 {path}",
+        )
+    return Finding(state="ok", subject="state directory", text=str(path))
+
+
+async def _look_at_service(settings: Settings) -> AsyncIterator[Finding]:
+    run = await anyio.to_thread.run_sync(find_run, settings.state_dir)
+    if run is not None:
+        text = f"running at {run.url} (process {run.pid}): `ci-tools mcp` joins it"
+    else:
+        text = "not running: `ci-tools mcp` runs code by itself"
+    yield Finding(state="ok", subject="ci-tools serve", text=text)
+    findings: list[Finding] = []
+    # Findings are collected: this is a generator, and must not yield inside of the service's tasks.
+    with _as_failure(
+        findings, "database and files", "Check CI_TOOLS_DATABASE_URL and CI_TOOLS_OBJECT_STORE_URL."
+    ):
+        async with open_service(settings) as service:
+            await _look_at_stores(service, findings)
+            await _look_at_servers(service, findings)
+    for finding in findings:
+        yield finding
+
+
+async def _look_at_stores(service: SessionService, findings: list[Finding]) -> None:
+    await service.ready()
+    settings = service.settings
+    database = "SQLite in the state directory" if settings.database_url is None else "as configured"
+    store = "the state directory" if settings.object_store_url is None else "as configured"
+    findings.append(Finding(state="ok", subject="database", text=f"answers ({database})"))
+    findings.append(Finding(state="ok", subject="object store", text=f"opened ({store})"))
+
+
+async def _look_at_servers(service: SessionService, findings: list[Finding]) -> None:
+    for server in service.list_servers():
+        subject = f"Jupyter Server {server!r}"
+        advice = (
+            f"{sys.executable} -m pip install 'code-interpreter-tools[mcp]'"
+            if server == "embedded"
+            else "Check its address, its token, and that it runs."
+        )
+        with _as_failure(findings, subject, advice):
+            kernels = [spec.name for spec in await service.list_kernelspecs(server)]
+            text = f"answers; kernels: {', '.join(kernels)}"
+            findings.append(Finding(state="ok", subject=subject, text=text))
+    with _as_failure(findings, "run code", "Look at the failure above, and at the kernel's log."):
+        await _run_a_step(service, findings)
+
+
+async def _run_a_step(service: SessionService, findings: list[Finding]) -> None:
+    session = await service.create_session(name="doctor")
+    try:
+        step = await service.run_code(session.id, "print(6 * 7)", timeout=_STEP_LIMIT)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await service.close_session(session.id)
+    if step.status is StepStatus.COMPLETED:
+        text = f"a kernel on {session.server!r} started and answered"
+        findings.append(Finding(state="ok", subject="run code", text=text))
+    else:
+        text = step.error.message if step.error else step.status.value
+        findings.append(Finding(state="fail", subject="run code", text=text))
+    findings.append(_judge_isolation(session.isolation))
+
+
+def _judge_isolation(isolation: str) -> Finding:
+    if isolation == "none":
+        return Finding(
+            state="warn",
+            subject="isolation",
+            text="none: code runs with your rights, and can read and change your files",
+            advice="Run code you trust, use a machine or container for it, or a remote server.",
+        )
+    return Finding(state="ok", subject="isolation", text=isolation)
+
+
+@contextmanager
+def _as_failure(findings: list[Finding], subject: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except (CIToolsError, OSError) as error:
+        findings.append(Finding(state="fail", subject=subject, text=str(error), advice=advice))

@@ -1,0 +1,150 @@
+"""`ci-tools serve`: the HTTP app under uvicorn, on one socket, until a signal."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import uvicorn
+
+from ci_tools import open_service
+from ci_tools.errors import ConfigurationError
+from ci_tools.service import SessionService
+from ci_tools.settings import Settings
+from ci_tools_server.app import create_app, to_base_url
+from ci_tools_server.logs import configure_logs
+from ci_tools_server.origin import is_loopback
+from ci_tools_server.run_file import RunFile, new_secret, remove_run_file, write_run_file
+from ci_tools_server.traces import Traces, open_traces
+
+logger = logging.getLogger(__name__)
+
+_STOP_GRACE = 5
+"""Seconds that open requests have to end when the service is stopped."""
+
+_BACKLOG = 512
+"""Connections that wait to be accepted."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: The address cannot be listened on, or must not be without auth.
+    """
+    check_exposure(settings)
+    configure_logs(settings.log_level)
+    # uvicorn raises the signal again when it has stopped: by then there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: None)
+    with _listen(settings) as listener, open_traces() as traces:
+        anyio.run(_serve_on, listener, settings, traces)
+
+
+async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces) -> None:
+    port: int = listener.getsockname()[1]
+    run = RunFile(url=_local_url(settings, port), pid=os.getpid(), secret=new_secret())
+    # Opened here and not by the app's lifespan, whose errors uvicorn would log with a traceback.
+    async with open_service(settings) as service:
+        if settings.auth == "token":
+            await _make_first_token(service)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[SessionService]:
+            yield service
+
+        app = create_app(
+            settings,
+            open_service=opened,
+            base_url=to_base_url(settings, port=port),
+            run_secret=run.secret,
+            traces=traces,
+        )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # it would show the secrets of tickets
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_GRACE,
+        )
+        await _Server(config, settings, run).serve(sockets=[listener])
+
+
+async def _make_first_token(service: SessionService) -> None:
+    if await service.list_tokens():
+        return
+    _, secret = await service.create_token()
+    # Not a log line: logs are kept, and this must not be.
+    sys.stderr.write(
+        f"Token of the principal 'local', shown only now: {secret}\n"
+        "Send it as `Authorization: Bearer …`; more by `ci-tools token create`.\n"
+    )
+    sys.stderr.flush()
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to let everybody on the network run code here."""
+    if settings.auth == "none" and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"With auth 'none' anybody who reaches {settings.host} could run code on this machine: "
+            "listen on 127.0.0.1, or keep auth 'token' (the default) and make tokens with "
+            "`ci-tools token create --principal NAME`."
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which announces itself to this user's other processes."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, run: RunFile) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._run = run
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        if not write_run_file(self._settings.state_dir, self._run):
+            logger.warning(
+                "another `ci-tools serve` of %s is running: `ci-tools mcp` joins that one",
+                self._settings.state_dir,
+            )
+        logger.info("listening on %s", to_base_url(self._settings, port=_port(self._run)))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        remove_run_file(self._settings.state_dir, self._run)
+        logger.info("stopping")
+        await super().shutdown(sockets)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        listener = socket.create_server(
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
+            backlog=_BACKLOG,
+        )
+        # asyncio sets this only on sockets whose protocol number is given; accepted ones inherit
+        # it. Without it every streamed answer waits 40 ms for a delayed acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Choose another with --host and --port (0 takes a free port)."
+        ) from error
+
+
+def _local_url(settings: Settings, port: int) -> str:
+    # Where this machine's processes reach the service: a wildcard address is no address to call.
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host and "[" not in host else f"http://{host}:{port}"
+
+
+def _port(run: RunFile) -> int:
+    return int(run.url.rsplit(":", 1)[1])

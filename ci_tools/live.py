@@ -1,0 +1,557 @@
+"""The owning task of a live session: the one place that uses its kernel.
+
+How this works: each session that is used in this process has one `LiveSession` task. Others send
+it work through a memory stream; it does one thing after another. Before a step runs, the store says
+whether it is its turn (another process may run a step of the same session) and which kernel the
+session has now; the task connects to that kernel, or starts one and says so in the step.
+
+A step ends in one of four ways: the kernel is done, the time is up, somebody stops it, or the
+kernel is gone. In the second and third the kernel is interrupted and must become idle, so that
+the interrupt can never hit the next step; a kernel that does not is stopped.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import anyio
+
+from ci_tools.engine import Engine
+from ci_tools.errors import (
+    BackendError,
+    CIToolsError,
+    KernelDiedError,
+    KernelLostError,
+    NotFoundError,
+    ServiceClosedError,
+)
+from ci_tools.kernel import (
+    Execution,
+    ExecutionDone,
+    FileStat,
+    Kernel,
+    KernelRequest,
+    Workspace,
+    WorkspaceRequest,
+)
+from ci_tools.mapping import PathMapper
+from ci_tools.models import (
+    ChangedFile,
+    ErrorOutput,
+    FullText,
+    Session,
+    StepError,
+    StepErrorCode,
+    StepQueued,
+    StepStarted,
+    StepStatus,
+)
+from ci_tools.outputs import OutputLimitError
+from ci_tools.paths import MOUNT
+from ci_tools.running import RunningStep
+from ci_tools.workspace import LocalWorkspace
+
+if TYPE_CHECKING:
+    from ci_tools.stores.nouns import Admission
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CLOSE_GRACE = 10.0
+"""Seconds that ending a session's work may take when the service closes."""
+
+LISTED_FILES = 10_000
+"""Files of a session that are looked at for changes after a step."""
+
+_TURN_WAIT_FIRST, _TURN_WAIT_LONGEST = 0.01, 0.5
+"""Seconds between two looks at whether another process's step of the session has ended."""
+
+_GONE = "Variables are lost, files are kept; the next step starts a new kernel."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """How a step ended, before its record is written."""
+
+    status: StepStatus
+    error: StepError | None = None
+    execution_count: int | None = None
+    listing: Sequence[FileStat] | None = None
+
+
+class _Step:
+    """Work: run a step."""
+
+    def __init__(self, live: "LiveSession", running: RunningStep, admission: "Admission") -> None:
+        self._live = live
+        self._running = running
+        self._admission = admission
+
+    async def run(self) -> None:
+        await self._live.run_step(self._running, self._admission)
+
+    async def refuse(self) -> None:
+        await self._live.finish_step(self._running, _service_closed())
+
+
+class _Call(Generic[T]):
+    """Work: call a function and keep what it returns or raises."""
+
+    def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
+        self._function = function
+        self._results: list[T] = []
+        self._error: Exception | None = ServiceClosedError()
+        self.done = anyio.Event()
+
+    @property
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    async def run(self) -> None:
+        try:
+            self._results.append(await self._function())
+            self._error = None
+        except Exception as error:  # noqa: BLE001 - it is raised again in the task that called
+            self._error = error
+        finally:
+            self.done.set()
+
+    async def refuse(self) -> None:
+        self.done.set()
+
+
+_Work: TypeAlias = _Step | _Call[Any]
+
+
+class LiveSession:
+    """A session that this process uses: its kernel's connection and its queue of work."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._engine = engine
+        self._session = session
+        self._send, self._receive = anyio.create_memory_object_stream[_Work](float("inf"))
+        self._kernel: Kernel | None = None
+        self._connection: AsyncExitStack | None = None
+        self._workspace: Workspace | None = None
+        self._seen: dict[str, FileStat] | None = None
+        self._unsaid: str | None = None
+        self.ended = anyio.Event()
+        """Set when the task is over."""
+
+    async def run(self) -> None:
+        """Do the work that is sent, until there has been none for the kernel's idle time."""
+        try:
+            while True:
+                work = None
+                with anyio.move_on_after(self._engine.settings.kernel_idle_timeout):
+                    work = await self._receive.receive()
+                if work is not None:
+                    await work.run()
+                elif not self._receive.statistics().current_buffer_used:
+                    return
+        except anyio.EndOfStream:
+            return
+        finally:
+            if self._engine.live.get(self._session.id) is self:
+                del self._engine.live[self._session.id]
+            # Not inside a scope of ours: a connection's own scopes were entered before it.
+            await self._disconnect()
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await self._refuse_rest()
+            self.ended.set()
+
+    def start_step(self, running: RunningStep, admission: "Admission") -> None:
+        """Queue a step."""
+        self._send.send_nowait(_Step(self, running, admission))
+
+    async def cancel_step(self, running: RunningStep) -> None:
+        """Stop a step and wait for its end; one that waits in the queue ends at once."""
+        running.request_stop("cancelled")
+        if running.step.status is StepStatus.QUEUED:
+            await self.finish_step(running, _cancelled())
+        await running.done.wait()
+
+    async def call(self, function: Callable[[Kernel], Awaitable[T]]) -> T:
+        """Call `function` with the connected kernel, after the work that was sent before."""
+
+        async def with_kernel() -> T:
+            return await function((await self._kernel_of(await self._stored()))[0])
+
+        return await self._do(with_kernel)
+
+    async def restart(self) -> None:
+        """Replace the session's kernel by a new one, after the work that was sent before."""
+
+        async def replace_kernel() -> None:
+            session = await self._drop_kernel(await self._stored(), "on request")
+            await self._kernel_of(session)
+
+        await self._do(replace_kernel)
+
+    def close(self) -> None:
+        """End the task after the work that was sent before."""
+        if self._engine.live.get(self._session.id) is self:
+            del self._engine.live[self._session.id]
+        self._send.close()
+
+    async def run_step(self, running: RunningStep, admission: "Admission") -> None:
+        """Wait for the step's turn, run it, store it (in the owning task)."""
+        try:
+            if running.finishing:
+                return
+            turn = await self._await_turn(running, admission)
+            end = await self._run(running, turn) if turn else _cancelled()
+        except NotFoundError:
+            running.finish(replace(running.step, status=StepStatus.CANCELLED))
+            self._engine.running.pop(running.step.id, None)
+            running.log.discard()
+            return
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await self._interrupt_quietly()
+                await self.finish_step(running, _service_closed())
+            raise
+        except Exception:
+            logger.exception("step %s: it could not be run", running.step.id)
+            end = _failed("internal_error", "The service failed; its log says how.")
+        await self.finish_step(running, end)
+
+    async def finish_step(self, running: RunningStep, end: _End) -> None:
+        """Write a step's final record and let its watchers go."""
+        if running.finishing:
+            return
+        running.finishing = True
+        log = running.log
+        step = replace(
+            running.step,
+            status=end.status,
+            outputs=log.outputs(),
+            error=end.error,
+            notices=(*running.step.notices, *log.notices()),
+            execution_count=end.execution_count,
+            truncated=log.truncated,
+        )
+        try:
+            step = replace(
+                step,
+                files=await self._changes(end.listing) if running.executing else (),
+                full_text=await self._keep_full_text(running) if log.cut else None,
+            )
+            step = await self._engine.records.finish_step(step, lease=self._engine.lease)
+            log.discard()
+        except NotFoundError:
+            logger.info("step %s: its session was closed while it ran", step.id)
+            log.discard()
+        except Exception:
+            # Whoever waits for the step must learn of its end, whatever is wrong with the store.
+            logger.exception("step %s: its record will be written later", step.id)
+            self._engine.unwritten[step.id] = step
+        finally:
+            self._engine.running.pop(step.id, None)
+            running.finish(step)
+            for tell in self._engine.on_finished:
+                tell(step)
+
+    async def _do(self, function: Callable[[], Awaitable[T]]) -> T:
+        work = _Call(function)
+        self._send.send_nowait(work)
+        await work.done.wait()
+        return work.result
+
+    async def _stored(self) -> Session:
+        return await self._engine.records.get_session(
+            self._session.id, principal=self._session.principal
+        )
+
+    async def _await_turn(self, running: RunningStep, admission: "Admission") -> "Admission | None":
+        """Return the admission with which the step may run; None if it was stopped before."""
+        delay = _TURN_WAIT_FIRST
+        if admission.step.status is StepStatus.QUEUED:
+            running.publish(StepQueued(step=admission.step))
+        while admission.step.status is StepStatus.QUEUED and not running.stop:
+            admission = await self._engine.records.claim_step(
+                running.step.id, lease=self._engine.lease
+            )
+            if admission.step.status is StepStatus.QUEUED:
+                with running.stop_scope(delay):
+                    await anyio.sleep_forever()
+                delay = min(delay * 2, _TURN_WAIT_LONGEST)
+        if admission.step.status.is_final:
+            raise NotFoundError("running step", running.step.id)
+        return None if running.stop else admission
+
+    async def _run(self, running: RunningStep, turn: "Admission") -> _End:
+        """Run a step whose turn it is."""
+        session = turn.session
+        running.update(turn.step)
+        for attempt in (1, 2):
+            try:
+                kernel, session = await self._kernel_of(session)
+                return await self._execute(running, kernel, session, attempt)
+            except KernelLostError:
+                session = await self._drop_kernel(session, "it had ended")
+            except CIToolsError as error:
+                logger.warning("session %s: no kernel: %s", session.id, error)
+                return _failed("start_failed", str(error))
+        return _failed("start_failed", "The kernel was lost twice in a row; try again.")
+
+    async def _execute(
+        self, running: RunningStep, kernel: Kernel, session: Session, attempt: int
+    ) -> _End:
+        workspace = self._workspace or kernel.workspace
+        if workspace is not None:
+            if self._seen is None or isinstance(workspace, LocalWorkspace):
+                self._seen = await _list(workspace)
+        if running.stop:
+            return _cancelled()
+        mapper = PathMapper(workspace.root if workspace else MOUNT)
+        execution = await kernel.execute(
+            mapper.to_code(running.step.code), execution_id=f"{running.step.id}-{attempt}"
+        )
+        notices, self._unsaid = ((self._unsaid,) if self._unsaid else ()), None
+        running.executing = True
+        running.update(replace(running.step, epoch=session.epoch, notices=notices))
+        running.publish(StepStarted(step=running.step))
+        try:
+            end = await self._follow(running, kernel, execution, mapper)
+        except KernelDiedError as error:
+            await self._drop_kernel(session, "it died")
+            return _failed("kernel_died", f"{error} {_GONE}")
+        except BackendError as error:
+            await self._disconnect()
+            return _failed("server_lost", str(error))
+        if end is None:
+            await self._drop_kernel(session, "it did not stop when interrupted")
+            return _stopped(running, f"The code did not stop when interrupted. {_GONE}")
+        return end
+
+    async def _follow(
+        self, running: RunningStep, kernel: Kernel, execution: Execution, mapper: PathMapper
+    ) -> _End | None:
+        """Collect output until the kernel is done; None if it had to be given up."""
+        settings = self._engine.settings
+        with running.stop_scope(running.step.timeout):
+            done = await _collect(running, execution, mapper)
+            if done.status == "aborted":
+                # The kernel never ran it: it was told to drop its queue after an earlier error.
+                execution = await kernel.execute(
+                    mapper.to_code(running.step.code), execution_id=f"{running.step.id}-again"
+                )
+                done = await _collect(running, execution, mapper)
+            return _ended(running, done)
+        for _ in range(2):
+            await kernel.interrupt()
+            with anyio.move_on_after(settings.interrupt_grace / 2):
+                done = await _collect(running, execution, mapper)
+                return replace(
+                    _stopped(running, "The kernel and its variables are kept."),
+                    execution_count=done.execution_count,
+                    listing=done.files,
+                )
+        return None
+
+    async def _kernel_of(self, session: Session) -> tuple[Kernel, Session]:
+        """Return a connection to the session's kernel, started if there is none."""
+        if self._kernel is not None and self._kernel.ref == session.kernel:
+            return self._kernel, session
+        await self._disconnect()
+        if session.kernel is not None:
+            try:
+                return await self._connect(session), session
+            except KernelLostError:
+                session = await self._drop_kernel(session, "it had ended")
+        session = await self._start_kernel(session)
+        return await self._connect(session), session
+
+    async def _connect(self, session: Session) -> Kernel:
+        assert session.kernel is not None
+        backend = self._engine.backend
+        if self._workspace is None:
+            self._workspace = await backend.open_workspace(
+                WorkspaceRequest(session_id=session.id, server=session.server)
+            )
+        connection = AsyncExitStack()
+        self._kernel = await connection.enter_async_context(backend.connect(session.kernel))
+        self._connection = connection
+        self._seen = None
+        return self._kernel
+
+    async def _start_kernel(self, session: Session) -> Session:
+        backend, records = self._engine.backend, self._engine.records
+        if session.epoch:
+            self._unsaid = (
+                f"Kernel restarted ({session.lost or 'it had ended'}): variables lost, files kept."
+            )
+        ref = await backend.start_kernel(
+            KernelRequest(
+                session_id=session.id,
+                server=session.server,
+                kernelspec=session.kernelspec,
+                epoch=session.epoch + 1,
+            )
+        )
+        stored = await records.set_kernel(session.id, epoch=session.epoch + 1, kernel=ref)
+        if stored.kernel != ref:
+            await backend.stop_kernel(ref)
+        logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
+        return stored
+
+    async def _drop_kernel(self, session: Session, lost: str) -> Session:
+        """Give up the session's kernel, and end it if it still lives."""
+        await self._disconnect()
+        if session.kernel is not None:
+            await self._engine.records.drop_kernel(session.id, epoch=session.epoch, lost=lost)
+            try:
+                await self._engine.backend.stop_kernel(session.kernel)
+            except BackendError as error:
+                logger.warning("session %s: its kernel could not be ended: %s", session.id, error)
+        logger.info("session %s: kernel of epoch %d is gone: %s", session.id, session.epoch, lost)
+        return await self._stored()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection, self._kernel = self._connection, None, None
+        if connection is not None:
+            await connection.aclose()
+
+    async def _interrupt_quietly(self) -> None:
+        if self._kernel is not None:
+            try:
+                await self._kernel.interrupt()
+            except BackendError as error:
+                logger.warning("session %s: no interrupt: %s", self._session.id, error)
+
+    async def _refuse_rest(self) -> None:
+        self._send.close()
+        with self._receive:
+            async for work in self._receive:
+                await work.refuse()
+
+    async def _keep_full_text(self, running: RunningStep) -> FullText:
+        running.log.flush()
+        key = await self._engine.blobs.put_file(
+            self._engine.spool_path(running.step.id), principal=running.step.principal
+        )
+        return FullText(key=key, size=running.log.size)
+
+    async def _changes(self, listing: Sequence[FileStat] | None) -> tuple[ChangedFile, ...]:
+        """Compare the session's files with those seen before the step."""
+        workspace = self._workspace or (self._kernel.workspace if self._kernel else None)
+        if workspace is None or self._seen is None:
+            return ()
+        try:
+            now = _by_path(listing) if listing is not None else await _list(workspace)
+            changes = []
+            for path, stat in now.items():
+                if self._seen.get(path) != stat:
+                    sha256 = await workspace.sha256(path)
+                    changes.append(
+                        ChangedFile(
+                            path=path,
+                            size=stat.size,
+                            sha256=sha256,
+                            change="changed" if path in self._seen else "created",
+                        )
+                    )
+            deleted = sorted(self._seen.keys() - now.keys())
+        except (BackendError, NotFoundError) as error:
+            logger.warning("session %s: its files could not be listed: %s", self._session.id, error)
+            self._seen = None
+            return ()
+        size = sum(stat.size for stat in now.values())
+        if changes or deleted:
+            await self._engine.records.touch_session(self._session.id, workspace_bytes=size)
+        self._seen = now
+        return (
+            *changes,
+            *(ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted),
+        )
+
+
+async def _list(workspace: Workspace) -> dict[str, FileStat]:
+    return _by_path(await workspace.list_files(limit=LISTED_FILES))
+
+
+def _by_path(listing: Sequence[FileStat]) -> dict[str, FileStat]:
+    return {stat.path: stat for stat in listing}
+
+
+async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:
+    """Keep output until the kernel is done with the code; output beyond the limit stops it."""
+    while True:
+        event = await execution.receive()
+        try:
+            if isinstance(event, ExecutionDone):
+                for output in mapper.rest():
+                    running.add(output)
+                return event
+            if running.stop != "output_limit":
+                running.add(mapper.to_event(event))
+        except OutputLimitError:
+            running.request_stop("output_limit")
+
+
+def _ended(running: RunningStep, done: ExecutionDone) -> _End:
+    """Say how a step ended whose code the kernel finished by itself."""
+    match done.status:
+        case "ok":
+            end = _End(status=StepStatus.COMPLETED)
+        case "error":
+            errors = [output for output in running.log.outputs() if isinstance(output, ErrorOutput)]
+            message = f"{errors[-1].name}: {errors[-1].message}"[:500] if errors else "It failed."
+            end = _failed("code_error", message)
+        case "aborted":
+            end = _failed("result_unknown", "The kernel refused to run the code; try again.")
+        case "unknown":
+            end = _failed(
+                "result_unknown",
+                "The connection was lost and the kernel's answer with it; the code may have run.",
+            )
+    if running.stop == "output_limit":
+        end = _stopped(running, "")
+    return replace(end, execution_count=done.execution_count, listing=done.files)
+
+
+def _failed(code: StepErrorCode, message: str) -> _End:
+    return _End(status=StepStatus.FAILED, error=StepError(code=code, message=message))
+
+
+def _cancelled() -> _End:
+    return _End(
+        status=StepStatus.CANCELLED,
+        error=StepError(code="cancelled", message="The step was cancelled before it ran."),
+    )
+
+
+def _service_closed() -> _End:
+    return _End(
+        status=StepStatus.CANCELLED,
+        error=StepError(code="cancelled", message="The service was stopped; run the code again."),
+    )
+
+
+def _stopped(running: RunningStep, rest: str) -> _End:
+    """Say how a step ended that was stopped; `rest` says what became of the kernel."""
+    code: StepErrorCode
+    match running.stop:
+        case "cancelled":
+            status, code, message = StepStatus.CANCELLED, "cancelled", "The step was cancelled."
+        case "closed":
+            return _service_closed()
+        case "output_limit":
+            status, code = StepStatus.FAILED, "output_limit"
+            message = (
+                f"The code printed more than {running.log.limit} bytes and was stopped; "
+                "write large output to a file."
+            )
+        case None:
+            status, code = StepStatus.EXPIRED, "timeout"
+            message = (
+                f"The code ran longer than its limit of {running.step.timeout:g} s and was stopped."
+            )
+    error = StepError(code=code, message=f"{message} {rest}".strip())
+    return _End(status=status, error=error)

@@ -1,0 +1,47 @@
+"""What the record store knows beyond the nouns of `ci_tools.models`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ci_tools.models import File, RunStep, Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What the store said to a new or waiting step."""
+
+    step: RunStep
+    """Queued, or in progress: then `started_at` and `epoch` are set."""
+
+    session: Session
+    """As it is now: its epoch, kernel and `lost`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file whose bytes are in the object store."""
+
+    file: File
+    key: str
+    """Where the bytes are in the object store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A bearer token, whose secret only its holder knows."""
+
+    id: str
+    principal: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Leave to move one file over HTTP for a short time."""
+
+    principal: str
+    session_id: str
+    path: str
+    action: Literal["upload", "download"]
+    expires_at: float

@@ -1,0 +1,221 @@
+"""SQL about sessions; each function is the work of one transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from ci_tools.errors import LimitError, NotFoundError
+from ci_tools.models import KernelRef, Session
+from ci_tools.stores.codec import full_text_from_json, kernel_from_json, kernel_to_json
+from ci_tools.stores.schema import Now, files, sessions, steps, tickets
+
+_FIND = select(sessions).where(
+    sessions.c.id == bindparam("id"), sessions.c.principal == bindparam("principal_")
+)
+
+_TOUCH = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("id_"))
+    .values(last_used_at=Now())
+    .returning(sessions.c.last_used_at)
+)
+
+_TOUCH_BYTES = _TOUCH.values(last_used_at=Now(), workspace_bytes=bindparam("bytes"))
+
+
+def to_session(row: Row[Any]) -> Session:
+    """Return the session in a row."""
+    return Session(
+        id=row.id,
+        principal=row.principal,
+        name=row.name,
+        server=row.server,
+        kernelspec=row.kernelspec,
+        isolation=row.isolation,
+        created_at=row.created_at,
+        last_used_at=row.last_used_at,
+        epoch=row.epoch,
+        kernel=kernel_from_json(row.kernel),
+        lost=row.lost,
+        workspace_bytes=row.workspace_bytes,
+    )
+
+
+def lock_principal(conn: Connection, principal: str) -> None:
+    """Let nobody else count or order this principal's records until the transaction ends.
+
+    SQLite has one writer anyway. On PostgreSQL a statement sees what was committed when it began,
+    so what counts and then inserts must wait for its turn before it counts.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(principal, 0))))
+
+
+def add_session(conn: Connection, session: Session, *, limit: int) -> Session:
+    """Insert a session; its times are the database's."""
+    lock_principal(conn, session.principal)
+    count = conn.scalar(select(func.count()).where(sessions.c.principal == session.principal))
+    if count is not None and count >= limit:
+        raise LimitError(
+            f"You have {count} sessions and may have {limit}: close one that is not needed."
+        )
+    row = conn.execute(
+        insert(sessions)
+        .values(
+            id=session.id,
+            principal=session.principal,
+            name=session.name,
+            server=session.server,
+            kernelspec=session.kernelspec,
+            isolation=session.isolation,
+            created_at=Now(),
+            last_used_at=Now(),
+            epoch=session.epoch,
+            kernel=kernel_to_json(session.kernel),
+            lost=session.lost,
+            workspace_bytes=session.workspace_bytes,
+        )
+        .returning(sessions)
+    ).one()
+    return to_session(row)
+
+
+def get_session(conn: Connection, id: str, *, principal: str) -> Session:
+    """Return a session of this principal."""
+    row = conn.execute(_FIND, {"id": id, "principal_": principal}).one_or_none()
+    if row is None:
+        raise NotFoundError("session", id)
+    return to_session(row)
+
+
+def list_sessions(conn: Connection, *, principal: str) -> list[Session]:
+    """Return the principal's sessions, last used first."""
+    rows = conn.execute(
+        select(sessions)
+        .where(sessions.c.principal == principal)
+        .order_by(sessions.c.last_used_at.desc(), sessions.c.seq.desc())
+    )
+    return [to_session(row) for row in rows]
+
+
+def touch_session(conn: Connection, id: str, *, workspace_bytes: int | None = None) -> float | None:
+    """Note that a session was used now; return the time, or None if there is no such session."""
+    now: float | None
+    if workspace_bytes is None:
+        now = conn.scalar(_TOUCH, {"id_": id})
+    else:
+        now = conn.scalar(_TOUCH_BYTES, {"id_": id, "bytes": workspace_bytes})
+    return now
+
+
+def set_kernel(
+    conn: Connection, id: str, *, epoch: int, kernel: KernelRef, isolation: str | None
+) -> Session:
+    """Make `kernel` the session's, if the epoch before is stored; return what is stored then."""
+    values: dict[str, Any] = {"epoch": epoch, "kernel": kernel_to_json(kernel), "lost": None}
+    if isolation is not None:
+        values["isolation"] = isolation
+    row = conn.execute(
+        update(sessions)
+        .where(sessions.c.id == id, sessions.c.epoch == epoch - 1)
+        .values(values)
+        .returning(sessions)
+    ).one_or_none()
+    if row is None:
+        row = conn.execute(select(sessions).where(sessions.c.id == id)).one_or_none()
+    if row is None:
+        raise NotFoundError("session", id)
+    return to_session(row)
+
+
+def drop_kernel(conn: Connection, id: str, *, epoch: int, lost: str) -> bool:
+    """Forget the session's kernel of that epoch; tell whether it was still known."""
+    dropped = conn.execute(
+        update(sessions)
+        .where(sessions.c.id == id, sessions.c.epoch == epoch, sessions.c.kernel.is_not(None))
+        .values(kernel=None, lost=lost)
+        .returning(sessions.c.seq)
+    )
+    return dropped.one_or_none() is not None
+
+
+def delete_session(conn: Connection, id: str, *, principal: str) -> list[str]:
+    """Delete a session and all of it; return the object-store keys that nothing names any more."""
+    # The lock keeps steps and files from being added between reading the keys and the end.
+    found = conn.execute(_FIND.with_for_update(), {"id": id, "principal_": principal})
+    if found.one_or_none() is None:
+        raise NotFoundError("session", id)
+    return _delete_sessions(conn, [id])
+
+
+def delete_sessions_of(conn: Connection, principal: str) -> list[str]:
+    """Delete every session of a principal as `delete_session` does."""
+    mine = select(sessions.c.id).where(sessions.c.principal == principal).with_for_update()
+    return _delete_sessions(conn, conn.scalars(mine).all())
+
+
+def _delete_sessions(conn: Connection, ids: Sequence[str]) -> list[str]:
+    keys: list[str] = []
+    for id in ids:
+        of_steps = conn.execute(
+            delete(steps)
+            .where(steps.c.session_id == id)
+            .returning(steps.c.full_text, steps.c.outputs_key)
+        )
+        for row in of_steps:
+            full_text = full_text_from_json(row.full_text)
+            keys += [full_text.key] if full_text else []
+            keys += [row.outputs_key] if row.outputs_key else []
+        of_files = delete(files).where(files.c.session_id == id).returning(files.c.key)
+        keys += conn.scalars(of_files).all()
+        conn.execute(delete(tickets).where(tickets.c.session_id == id))
+        conn.execute(delete(sessions).where(sessions.c.id == id))
+    return keys
+
+
+def _is_quiet() -> ColumnElement[bool]:
+    """Tell in SQL that a session has no unfinished step."""
+    unfinished = select(steps.c.seq).where(
+        steps.c.session_id == sessions.c.id, steps.c.finished_at.is_(None)
+    )
+    return ~unfinished.exists()
+
+
+def list_idle_kernels(conn: Connection, *, idle: float, limit: int) -> list[Session]:
+    """Return sessions whose kernel was not used for `idle` seconds."""
+    rows = conn.execute(
+        select(sessions)
+        .where(
+            sessions.c.kernel.is_not(None),
+            sessions.c.last_used_at < Now() - idle,
+            _is_quiet(),
+        )
+        .order_by(sessions.c.last_used_at)
+        .limit(limit)
+    )
+    return [to_session(row) for row in rows]
+
+
+def list_expired_sessions(
+    conn: Connection, *, retention: float, lifetime: float | None, limit: int
+) -> list[Session]:
+    """Return sessions that are unused for `retention` or older than `lifetime` seconds."""
+    expired: ColumnElement[bool] = sessions.c.last_used_at < Now() - retention
+    if lifetime is not None:
+        expired = or_(expired, sessions.c.created_at < Now() - lifetime)
+    rows = conn.execute(
+        select(sessions).where(expired, _is_quiet()).order_by(sessions.c.seq).limit(limit)
+    )
+    return [to_session(row) for row in rows]

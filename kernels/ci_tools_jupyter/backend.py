@@ -1,0 +1,381 @@
+"""The backend: kernels on the embedded Jupyter Server and on remote ones."""
+
+import logging
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+
+from ci_tools.errors import (
+    BackendError,
+    ConfigurationError,
+    KernelLostError,
+    KernelStartError,
+    ServerUnavailableError,
+)
+from ci_tools.kernel import Kernel, KernelRequest, Workspace, WorkspaceRequest
+from ci_tools.models import KernelRef, KernelSpec
+from ci_tools.settings import JupyterServerProfile, Settings
+from ci_tools.workspace import LocalWorkspace
+from ci_tools_jupyter.channels import Channels, open_channels
+from ci_tools_jupyter.contents import ContentsWorkspace
+from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server
+from ci_tools_jupyter.greeting import (
+    FILES,
+    REMOVE,
+    Greeting,
+    greet,
+    greet_any,
+    install_module,
+)
+from ci_tools_jupyter.kernel import JupyterKernel, join_channel_id
+from ci_tools_jupyter.kernel_files import KernelWorkspace
+from ci_tools_jupyter.remote import RemoteServer, ask
+from ci_tools_jupyter.server import START_TIMEOUT, JupyterServer
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+"""The name of the embedded server."""
+
+DEFAULT = "default"
+"""The name of the server that `jupyter_url` is the address of."""
+
+CULL_GRACE = 900.0
+"""Seconds after which an embedded server ends a kernel that its service should have stopped."""
+
+CLOSE_GRACE = 5.0
+"""Seconds to close a connection."""
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+class JupyterBackend:
+    """Kernels on Jupyter Servers; implements `ci_tools.kernel.KernelBackend`."""
+
+    name = "jupyter"
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        remotes: Mapping[str, JupyterServerProfile] | None = None,
+        kernel_idle_timeout: float = 3600.0,
+    ) -> None:
+        self._state_dir = state_dir.absolute()
+        self._remotes = {
+            name: RemoteServer(name, profile) for name, profile in (remotes or {}).items()
+        }
+        self._embedded = EmbeddedServer(
+            self._state_dir, cull_after=kernel_idle_timeout + CULL_GRACE
+        )
+        self._neighbours: dict[str, JupyterServer] = {}
+        self._parked: dict[str, Channels] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "JupyterBackend":
+        """Return the backend that the settings describe."""
+        remotes: dict[str, JupyterServerProfile] = {}
+        if settings.jupyter_url is not None:
+            remotes[DEFAULT] = JupyterServerProfile(
+                url=settings.jupyter_url, token=settings.jupyter_token
+            )
+        remotes |= settings.jupyter_servers
+        return cls(
+            state_dir=settings.state_dir,
+            remotes=remotes,
+            kernel_idle_timeout=settings.kernel_idle_timeout,
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Own the embedded server and the connections."""
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._aclose()
+
+    async def _aclose(self) -> None:
+        while self._parked:
+            _, channels = self._parked.popitem()
+            with anyio.move_on_after(CLOSE_GRACE):
+                await channels.close()
+        servers = [remote.server for remote in self._remotes.values()]
+        for server in (*servers, *self._neighbours.values()):
+            await server.aclose()
+        self._neighbours.clear()
+        await self._embedded.aclose()
+
+    def servers(self) -> Sequence[str]:
+        """Name the remote servers and the embedded one; `default` is first if there is one."""
+        if DEFAULT in self._remotes:
+            return (*self._remotes, EMBEDDED)
+        return (EMBEDDED, *self._remotes)
+
+    def isolation(self, server: str) -> str:
+        """Tell that code on the embedded server is not separated from this machine."""
+        return "none" if server == EMBEDDED or server.startswith(PREFIX) else "remote"
+
+    async def warm_up(self) -> None:
+        """Start the embedded server, if sessions run there by default."""
+        if self.servers()[0] == EMBEDDED:
+            await self._embedded.get()
+
+    async def list_kernelspecs(self, server: str) -> Sequence[KernelSpec]:
+        """List the kinds of kernel there; the first is the default."""
+        specs = await (await self._find_server(server)).list_kernelspecs()
+        remote = self._remotes.get(server)
+        preferred = remote.profile.kernelspec if remote else None
+        if preferred is None:
+            return specs
+        return sorted(specs, key=lambda spec: spec.name != preferred)
+
+    async def open_workspace(self, request: WorkspaceRequest) -> Workspace | None:
+        """Return the session's folder, made if missing; None if only its kernel can reach it."""
+        _check_session_id(request.session_id)
+        if request.server == EMBEDDED:
+            folder = self._to_local_folder(request.session_id)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return LocalWorkspace(folder)
+        remote = self._to_remote(request.server)
+        if not await remote.server.has_contents():
+            return None
+        workspace = ContentsWorkspace(remote, request.session_id)
+        await workspace.create()
+        return workspace
+
+    async def remove_workspace(self, request: WorkspaceRequest) -> None:
+        """Delete the session's folder and all in it."""
+        _check_session_id(request.session_id)
+        if request.server == EMBEDDED:
+            folder = self._to_local_folder(request.session_id)
+            await anyio.to_thread.run_sync(_remove_folder, folder)
+            return
+        remote = self._to_remote(request.server)
+        if await remote.server.has_contents():
+            if await ContentsWorkspace(remote, request.session_id).remove():
+                return
+        await self._remove_by_kernel(remote, request)
+
+    async def start_kernel(self, request: KernelRequest) -> KernelRef:
+        """Start a kernel in the session's folder and wait until it answers.
+
+        Raises:
+            KernelStartError: It did not start, or there is no such kernelspec.
+        """
+        _check_session_id(request.session_id)
+        server = await self._find_server(request.server)
+        spec = await server.find_kernelspec(self._to_kernelspec(request))
+        if spec is None:
+            raise KernelStartError(
+                f"{server.address.name} has no kernelspec {request.kernelspec!r}."
+            )
+        path = await self._prepare_folder(request)
+        kernel_id = await server.start_kernel(spec.name, path)
+        try:
+            return await self._greet(request, server, spec, kernel_id)
+        except BaseException:
+            with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
+                await server.stop_kernel(kernel_id)
+            raise
+
+    async def _prepare_folder(self, request: KernelRequest) -> str:
+        """Make the session's folder, where that needs no kernel, and return its path there."""
+        await self.open_workspace(
+            WorkspaceRequest(session_id=request.session_id, server=request.server)
+        )
+        if request.server == EMBEDDED:
+            return f"{request.session_id}/data"
+        return self._to_remote(request.server).to_folder(request.session_id)
+
+    async def _greet(
+        self, request: KernelRequest, server: JupyterServer, spec: KernelSpec, kernel_id: str
+    ) -> KernelRef:
+        channel = uuid4().hex
+        channels: Channels | None = None
+        try:
+            with anyio.fail_after(START_TIMEOUT):
+                channels = await open_channels(server, kernel_id, channel, timeout=START_TIMEOUT)
+                greeting = await self._introduce(request, spec, channels, channel)
+        except BaseException as exc:
+            if channels is not None:
+                channels.transport.abort()
+            if isinstance(exc, TimeoutError):
+                raise KernelStartError(
+                    f"The kernel {spec.name!r} did not answer within {START_TIMEOUT:.0f} seconds."
+                ) from exc
+            if isinstance(exc, KernelLostError):
+                raise KernelStartError("The kernel ended while it started.") from exc
+            raise
+        self._parked[kernel_id] = channels
+        return KernelRef(
+            server=f"{PREFIX}{self._embedded.id}" if request.server == EMBEDDED else request.server,
+            kernel_id=kernel_id,
+            channel_id=join_channel_id(channel, greeting.signature),
+            kernelspec=spec.name,
+            language=spec.language,
+        )
+
+    async def _introduce(
+        self, request: KernelRequest, spec: KernelSpec, channels: Channels, channel: str
+    ) -> Greeting:
+        """Learn the kernel's signature, and see that it is in the session's folder."""
+        if spec.language != "python":
+            return await greet_any(channels, channel)
+        if request.server == EMBEDDED:
+            greeting = await greet(
+                channels, channel, code="", expression="__import__('os').getcwd()"
+            )
+            folder = self._to_local_folder(request.session_id)
+            right = greeting.folder is not None and folder.samefile(greeting.folder)
+        else:
+            remote = self._to_remote(request.server)
+            expression = await remote.to_entry(request.session_id)
+            greeting = await greet(channels, channel, code=install_module(), expression=expression)
+            right = remote.learn_root(request.session_id, greeting.folder)
+        if not right:
+            raise KernelStartError(
+                f"The kernel started in another folder than that of session {request.session_id}."
+            )
+        return greeting
+
+    @asynccontextmanager
+    async def connect(self, ref: KernelRef) -> AsyncIterator[Kernel]:
+        """Connect to a live kernel; usable by the task that entered.
+
+        Raises:
+            KernelLostError: There is no such kernel any more.
+        """
+        server = self._find_server_of(ref)
+        remote = self._remotes.get(ref.server)
+        comforts = remote is not None and ref.language == "python"
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            kernel = JupyterKernel(
+                ref=ref,
+                server=server,
+                channels=self._parked.pop(ref.kernel_id, None),
+                files_expression=FILES if comforts else None,
+            )
+            tasks.start_soon(kernel.run)
+            tasks.start_soon(kernel.watch)
+            try:
+                await kernel.open()
+                if remote is not None:
+                    await _furnish(kernel, remote)
+                yield kernel
+            except Exception as exc:  # noqa: BLE001 - raised below; the group would wrap it
+                failure = exc
+            finally:
+                tasks.cancel_scope.cancel()
+                with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                    await kernel.aclose()
+        if failure is not None:
+            raise failure
+
+    async def stop_kernel(self, ref: KernelRef) -> None:
+        """End a kernel; nothing happens if it is gone already."""
+        parked = self._parked.pop(ref.kernel_id, None)
+        if parked is not None:
+            parked.transport.abort()
+        try:
+            server = self._find_server_of(ref)
+            await server.stop_kernel(ref.kernel_id)
+        except KernelLostError:
+            return
+        except ServerUnavailableError:
+            if not server.has_ended():
+                raise
+
+    async def _remove_by_kernel(self, remote: RemoteServer, request: WorkspaceRequest) -> None:
+        specs = await remote.server.list_kernelspecs()
+        python = next((spec for spec in specs if spec.language == "python"), None)
+        if python is None:
+            logger.warning("files of session %s stay: no Python kernel there", request.session_id)
+            return
+        ref = await self.start_kernel(
+            KernelRequest(
+                session_id=request.session_id,
+                server=request.server,
+                kernelspec=python.name,
+                epoch=0,
+            )
+        )
+        try:
+            async with self.connect(ref) as kernel:
+                assert isinstance(kernel, JupyterKernel)
+                await ask(kernel, REMOVE)
+        finally:
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await self.stop_kernel(ref)
+
+    def _to_kernelspec(self, request: KernelRequest) -> str:
+        remote = self._remotes.get(request.server)
+        if request.kernelspec or remote is None:
+            return request.kernelspec
+        return remote.profile.kernelspec or ""
+
+    def _to_local_folder(self, session_id: str) -> Path:
+        return self._state_dir / "sessions" / session_id / "data"
+
+    def _to_remote(self, name: str) -> RemoteServer:
+        remote = self._remotes.get(name)
+        if remote is None:
+            raise ConfigurationError(
+                f"No Jupyter Server is called {name!r}; there are: {', '.join(self.servers())}."
+            )
+        return remote
+
+    async def _find_server(self, name: str) -> JupyterServer:
+        if name == EMBEDDED:
+            return await self._embedded.get()
+        return self._to_remote(name).server
+
+    def _find_server_of(self, ref: KernelRef) -> JupyterServer:
+        """Return the server of a kernel; it may be the embedded one of another process.
+
+        Raises:
+            KernelLostError: That one has ended.
+        """
+        if not ref.server.startswith(PREFIX):
+            return self._to_remote(ref.server).server
+        server_id = ref.server.removeprefix(PREFIX)
+        own = self._embedded.find(server_id)
+        if own is not None:
+            return own
+        neighbour = self._neighbours.get(server_id)
+        if neighbour is None:
+            if _SESSION_ID.fullmatch(server_id) is None:
+                raise KernelLostError(f"There is no embedded Jupyter Server {server_id[:40]!r}.")
+            neighbour = self._neighbours[server_id] = find_server(self._state_dir, server_id)
+        if neighbour.has_ended():
+            raise KernelLostError(f"{neighbour.address.name} has ended, and its kernels with it.")
+        return neighbour
+
+
+async def _furnish(kernel: JupyterKernel, remote: RemoteServer) -> None:
+    """Give a kernel on a remote server what its server lacks."""
+    if await remote.server.has_contents():
+        if remote.root is None and kernel.ref.language == "python":
+            await remote.ask_root(kernel)
+    else:
+        kernel.workspace = KernelWorkspace(kernel, language=kernel.ref.language)
+        if kernel.ref.language == "python":
+            await kernel.workspace.open()
+
+
+def _check_session_id(session_id: str) -> None:
+    if _SESSION_ID.fullmatch(session_id) is None:
+        raise ValueError("a session id has letters, digits, '_' and '-' only")
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # others keep files of the session beside it
+        folder.parent.rmdir()

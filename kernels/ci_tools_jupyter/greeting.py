@@ -1,0 +1,122 @@
+"""The first words to a new kernel: who it is, where it is, and what helps us inside it."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from websockets.exceptions import ConnectionClosed
+
+from ci_tools.errors import KernelStartError
+from ci_tools_jupyter.channels import Channels
+from ci_tools_jupyter.events import FILES_MEDIA_TYPE
+from ci_tools_jupyter.wire import (
+    JsonObject,
+    Message,
+    Request,
+    decode,
+    encode,
+    to_execute_request,
+)
+
+MODULE = "_ci_tools"
+
+FILES = f"__import__({MODULE!r}).files()"
+"""The expression that lists the session's files, in a kernel that was greeted with a module."""
+
+HELLO = f"__import__({MODULE!r}).hello()"
+"""The expression that tells the session's folder, in a kernel that was greeted with a module."""
+
+REMOVE = f"__import__({MODULE!r}).remove()"
+"""The expression that deletes the session's folder, in a kernel that was greeted with a module."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greeting:
+    """What a new kernel has answered."""
+
+    signature: str
+    """The `session` of its messages; another process of the same kernel id has another one."""
+
+    folder: str | None
+    """Its working directory; None if its language is not Python."""
+
+
+async def greet(channels: Channels, channel_id: str, *, code: str, expression: str) -> Greeting:
+    """Run `code` silently in a Python kernel, then `expression`, which tells its folder.
+
+    Raises:
+        KernelStartError: It ended, or could not run the code.
+    """
+    request = to_execute_request(
+        code, id=uuid4().hex, sender=channel_id, expressions={"it": expression}, silent=True
+    )
+    reply = await _ask(channels, request)
+    if reply.content.get("status") != "ok":
+        raise KernelStartError(
+            f"The kernel could not be prepared ({reply.content.get('ename', 'no reason given')})."
+        )
+    return Greeting(signature=reply.sender, folder=to_folder(reply.content))
+
+
+async def greet_any(channels: Channels, channel_id: str) -> Greeting:
+    """Wait until a kernel of any language answers.
+
+    Raises:
+        KernelStartError: It ended.
+    """
+    request = Request(
+        channel="shell", id=uuid4().hex, type="kernel_info_request", sender=channel_id
+    )
+    reply = await _ask(channels, request)
+    return Greeting(signature=reply.sender, folder=None)
+
+
+def install_module() -> str:
+    """Return Python code that installs our module in a kernel without touching its variables."""
+    source = Path(__file__).with_name("kernel_side.py").read_text(encoding="utf-8")
+    return (
+        f"exec({source!r}, __import__('sys').modules.setdefault({MODULE!r},"
+        f" __import__('types').ModuleType({MODULE!r})).__dict__)"
+    )
+
+
+def to_folder(reply: JsonObject) -> str | None:
+    """Return the folder that an evaluated expression tells."""
+    match reply.get("user_expressions"):
+        case {"it": {"status": "ok", "data": dict(data)}}:
+            match data.get(FILES_MEDIA_TYPE), data.get("text/plain"):
+                case [str(folder)], _:
+                    return folder
+                case None, str(text):
+                    return _to_string(text)
+    return None
+
+
+def _to_string(text: str) -> str | None:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+async def _ask(channels: Channels, request: Request) -> Message:
+    """Send a request and return its reply, once the kernel is idle again."""
+    reply: Message | None = None
+    idle = False
+    try:
+        await channels.send(encode(request, channels.subprotocol))
+        while reply is None or not idle:
+            message = decode(await channels.recv(), channels.subprotocol).to_message()
+            if message.type == "status":
+                state = message.content.get("execution_state")
+                if message.parent_id == request.id and state == "idle":
+                    idle = True
+                elif state in ("restarting", "dead"):
+                    raise KernelStartError("The kernel ended while it started.")
+            elif message.parent_id == request.id and message.channel == "shell":
+                reply = message
+    except ConnectionClosed as exc:
+        raise KernelStartError("The connection to the kernel was lost while it started.") from exc
+    return reply

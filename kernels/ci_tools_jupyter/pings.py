@@ -1,0 +1,53 @@
+"""When to send small frames that carry acknowledgements; pure, without I/O.
+
+How this works: a message that leaves the kernel at one time and arrives much later than the fastest
+one so far was held back on the way, most likely by a sender that waits for an acknowledgement
+(`channels.py` says why). After two such messages a connection counts as stalling. While a reply is
+awaited on it, a ping goes out every 2 ms at first, because the acknowledgement travels with it, and
+then ever more rarely. Connections that never stall are never pinged.
+"""
+
+from datetime import datetime
+
+HELD_BACK = 0.025
+"""Seconds later than the fastest message that count as held back; the stall takes 0.04."""
+
+STALLS = 2
+"""Messages held back after which a connection counts as stalling."""
+
+DENSE_DELAY = 0.002
+"""Seconds between the first pings."""
+
+DENSE_PINGS = 10
+"""Pings before they become rarer."""
+
+LONGEST_DELAY = 1.0
+"""Seconds between the last pings."""
+
+
+class StallDetector:
+    """Watches how long messages take to arrive; the clocks need not agree."""
+
+    def __init__(self, *, stalling: bool = False) -> None:
+        self.stalling = stalling
+        self._least: float | None = None
+        self._stalls = 0
+
+    def note(self, sent_at: str, arrived_at: float) -> None:
+        """Note a message: when it was sent (ISO 8601) and when it arrived (Unix seconds)."""
+        try:
+            delay = arrived_at - datetime.fromisoformat(sent_at).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return
+        if self._least is None or delay < self._least:
+            self._least = delay
+        elif delay - self._least > HELD_BACK:
+            self._stalls += 1
+            self.stalling = self.stalling or self._stalls >= STALLS
+
+
+def to_delay(pings: int) -> float:
+    """Return the seconds to wait before the next ping after so many."""
+    if pings < DENSE_PINGS:
+        return DENSE_DELAY
+    return min(DENSE_DELAY * 2.0 ** (pings - DENSE_PINGS + 1), LONGEST_DELAY)

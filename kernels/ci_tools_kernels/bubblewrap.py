@@ -68,7 +68,7 @@ class Bubblewrap:
             process = subprocess.Popen(
                 [self._program, *self._arguments(spec), "--", self._python]
                 + ["-I", f"{OURS}/{ENTRY_POINT.name}"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={},
             )
@@ -93,8 +93,12 @@ class Bubblewrap:
         for path in (*(f"/etc/{name}" for name in filesystem.ETC), *self._environments):
             if os.path.exists(path):
                 arguments += ["--ro-bind", os.path.realpath(path), path]
+        if spec["network"]:
+            arguments += ["--ro-bind", "/etc/hosts", "/etc/hosts"]
+            arguments += ["--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf"]
         scratch = str(spec["limits"]["scratch"])
-        arguments += ["--dev", "/dev", "--proc", "/proc", "--size", scratch, "--tmpfs", "/tmp"]
+        arguments += ["--dev", "/dev", "--proc", "/proc", "--size", scratch]
+        arguments += ["--tmpfs", filesystem.SCRATCH]
         if spec["data"] is None:
             arguments += ["--size", str(spec["limits"]["disk"]), "--tmpfs", filesystem.DATA]
         else:
@@ -103,9 +107,7 @@ class Bubblewrap:
         return arguments
 
 
-def _read(
-    sandbox: Sandbox, process: "subprocess.Popen[bytes]", started: "Future[Sandbox]"
-) -> None:
+def _read(sandbox: Sandbox, process: "subprocess.Popen[bytes]", started: "Future[Sandbox]") -> None:
     while (message := sandbox.receive()) is not None:
         if message["op"] == "entered":
             started.set_result(sandbox)

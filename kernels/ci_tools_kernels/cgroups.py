@@ -69,7 +69,7 @@ def _find_version_2(root: Path, own: Path) -> Controls:
             return Controls(
                 version=2,
                 parents=dict.fromkeys(usable, parent),
-                reasons={name: f"{parent} does not pass it on" for name in CONTROLLERS}
+                reasons=dict.fromkeys(CONTROLLERS, f"{parent} does not pass it on")
                 if len(usable) < len(CONTROLLERS)
                 else {},
             )
@@ -103,7 +103,9 @@ class Group:
     """The control groups of one session."""
 
     def __init__(self, controls: Controls, name: str, limits: Limits) -> None:
-        self._folders = sorted({parent / f"ci-tools-{name}" for parent in controls.parents.values()})
+        self._folders = sorted(
+            {parent / f"ci-tools-{name}" for parent in controls.parents.values()}
+        )
         try:
             for folder in self._folders:
                 folder.mkdir()

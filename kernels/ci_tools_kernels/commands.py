@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ci_tools_kernels.template import Sandbox, TemplateError
 
@@ -121,7 +121,8 @@ class _Running:
         while not exited.done():
             getting = asyncio.ensure_future(self._events.get())
             left = None if timed_out else max(0.0, deadline - self._loop.time())
-            await asyncio.wait({getting, exited}, timeout=left, return_when="FIRST_COMPLETED")
+            waiting: set[asyncio.Future[Any]] = {getting, exited}
+            await asyncio.wait(waiting, timeout=left, return_when="FIRST_COMPLETED")
             if getting.done():
                 yield getting.result()
                 continue
@@ -138,9 +139,7 @@ class _Running:
         while not self._events.empty():
             yield self._events.get_nowait()
         status = exited.result()
-        yield CommandDone(
-            exit_status=status, timed_out=timed_out, truncated=bool(self._discarded)
-        )
+        yield CommandDone(exit_status=status, timed_out=timed_out, truncated=bool(self._discarded))
 
     def end(self) -> None:
         self._sandbox.signal_command(self._id, signal.SIGKILL)

@@ -20,7 +20,7 @@ LONGEST_RETRY = 0.5
 """Seconds between questions to a kernel that is slow to start."""
 
 
-class SandboxWebsocketConnection(ZMQChannelsWebsocketConnection):  # type: ignore[misc]
+class SandboxWebsocketConnection(ZMQChannelsWebsocketConnection):
     """Connects to a kernel as soon as it answers, and sends without delay."""
 
     limit_rate = Bool(

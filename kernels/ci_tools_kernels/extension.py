@@ -14,10 +14,13 @@ execute in kernels.
 
 import asyncio
 import json
+import logging
+import threading
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
@@ -26,8 +29,15 @@ from tornado.iostream import StreamClosedError
 
 from ci_tools_kernels.commands import CommandDone, TemplateError, run_command
 from ci_tools_kernels.connection import SandboxWebsocketConnection
+from ci_tools_kernels.host import find_host
+from ci_tools_kernels.kernelspec import PROVISIONER
+from ci_tools_kernels.policy import Policy, to_config, to_policy
+from ci_tools_kernels.pool import PoolKey
 from ci_tools_kernels.probe import probe
 from ci_tools_kernels.provisioner import SandboxProvisioner
+from ci_tools_kernels.template import START_TIMEOUT, Template
+
+logger = logging.getLogger(__name__)
 
 LONGEST_TIMEOUT = 3600.0
 """Seconds."""
@@ -39,7 +49,7 @@ SHELL = "/bin/sh"
 """What commands are run by, inside the sandbox."""
 
 
-class CommandHandler(APIHandler):  # type: ignore[misc]
+class CommandHandler(APIHandler):
     """Runs a command in a kernel's sandbox."""
 
     auth_resource = "kernels"
@@ -88,7 +98,7 @@ class CommandHandler(APIHandler):  # type: ignore[misc]
             self._task.cancel()
 
 
-class ProbeHandler(APIHandler):  # type: ignore[misc]
+class ProbeHandler(APIHandler):
     """Says how sandboxed kernels are held here."""
 
     auth_resource = "kernels"
@@ -115,6 +125,35 @@ def _read_request(body: Any) -> dict[str, Any]:
         raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"The body is not valid: {exc}.") from exc
 
 
+def warm_up(specs: KernelSpecManager) -> None:
+    """Start the template of each sandboxed kernelspec, and fill its pool, in the background."""
+    for name, found in specs.get_all_specs().items():
+        provisioner = found["spec"].get("metadata", {}).get("kernel_provisioner", {})
+        if provisioner.get("provisioner_name") != PROVISIONER:
+            continue
+        policy = to_policy(provisioner.get("config", {}))
+        key = PoolKey(
+            python=found["spec"]["argv"][0],
+            policy=json.dumps(to_config(policy)),
+            environment=tuple(sorted(found["spec"].get("env", {}).items())),
+        )
+        threading.Thread(
+            target=_warm_up, args=(name, key, policy), name="ci-tools-warm-up", daemon=True
+        ).start()
+
+
+def _warm_up(name: str, key: PoolKey, policy: Policy) -> None:
+    host = find_host()
+    try:
+        launcher = host.launcher(key.python, policy)
+        launcher.ready.result(START_TIMEOUT)
+    except (OSError, RuntimeError, TimeoutError) as exc:
+        logger.error("Kernels of %s cannot be started: %s", name, exc)
+        return
+    if isinstance(launcher, Template):
+        host.pool.fill(key, launcher, policy)
+
+
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "ci_tools_kernels.extension"}]
 
@@ -126,6 +165,7 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
     if chosen is not None and issubclass(SandboxWebsocketConnection, chosen):
         settings["kernel_websocket_connection_class"] = SandboxWebsocketConnection
         serverapp.kernel_websocket_connection_class = SandboxWebsocketConnection
+    warm_up(serverapp.kernel_spec_manager)
     base = url_path_join(settings["base_url"], "ci-tools", "api")
     serverapp.web_app.add_handlers(
         ".*$",

@@ -17,6 +17,7 @@ from pathlib import Path
 from ci_tools_kernels.bubblewrap import Bubblewrap, find_bubblewrap
 from ci_tools_kernels.cgroups import find_controls
 from ci_tools_kernels.policy import Policy
+from ci_tools_kernels.pool import Pool
 from ci_tools_kernels.probe import IsolationError, probe
 from ci_tools_kernels.specs import FIRST_USER, kernel_environment, kernel_spec
 from ci_tools_kernels.template import Template
@@ -42,6 +43,7 @@ class Host:
         self._users: set[int] = set()
         self.controls = find_controls()
         self.watcher = Watcher()
+        self.pool = Pool(self, self.run_dir)
         atexit.register(self.close)
 
     def launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
@@ -98,6 +100,7 @@ class Host:
     def close(self) -> None:
         """End every template, and with it every sandbox, and remove the run folder."""
         self.watcher.close()
+        self.pool.close()
         with self._lock:
             for launcher in self._launchers.values():
                 launcher.close()
@@ -125,5 +128,3 @@ def _cache_folder() -> Path:
     folder = Path(base) / "ci-tools"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
-
-

@@ -55,6 +55,9 @@ class Policy:
     preload: tuple[str, ...] = ("numpy", "pandas", "matplotlib.pyplot")
     """Modules that the template imports; what is not installed is passed over."""
 
+    pool: int = 0
+    """Kernels that are kept ready, each with the template's imports done and no session yet."""
+
 
 def to_policy(config: Mapping[str, Any]) -> Policy:
     """Read the `config` of a kernelspec's `kernel_provisioner`.

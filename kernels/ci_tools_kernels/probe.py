@@ -108,7 +108,7 @@ def _try_namespaces() -> str | None:
             with theirs:
                 process = subprocess.Popen(
                     [sys.executable, "-I", str(ENTRY_POINT)],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )

@@ -5,41 +5,36 @@ folder that the server starts the kernel in becomes the kernel's /mnt/data.
 """
 
 import asyncio
+import json
 import signal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
-from ci_tools_kernels.cgroups import Group
-from ci_tools_kernels.host import Host, find_host
+from ci_tools_kernels.bubblewrap import Bubblewrap
+from ci_tools_kernels.host import find_host
+from ci_tools_kernels.lease import Lease
 from ci_tools_kernels.listeners import CHANNELS, Listeners
-from ci_tools_kernels.policy import Limits, to_policy
+from ci_tools_kernels.policy import to_config, to_policy
+from ci_tools_kernels.pool import PoolKey, Ready
 from ci_tools_kernels.specs import kernel_environment, kernel_spec
-from ci_tools_kernels.template import SPAWN_TIMEOUT, START_TIMEOUT, Sandbox
+from ci_tools_kernels.template import (
+    SPAWN_TIMEOUT,
+    START_TIMEOUT,
+    Sandbox,
+    Template,
+    TemplateError,
+)
 from ci_tools_kernels.watch import Watch
 
+REFILL_DELAY = 0.5
+"""Seconds after a start until the pool makes up for it."""
 
 GRACE = 1.0
 """Seconds that interrupted code has to get below a limit again."""
-
-
-class _Lease:
-    """What a sandbox holds of the host besides its processes."""
-
-    def __init__(self, host: Host, name: str, limits: Limits) -> None:
-        self._host = host
-        self.user = host.take_user()
-        self.group: Group | None = None
-        if host.controls.parents:
-            self.group = Group(host.controls, f"{name}-{uuid4().hex[:8]}", limits)
-
-    def give_back(self) -> None:
-        if self.group is not None:
-            self.group.remove()
-        self._host.return_user(self.user)
 
 
 def _report(
@@ -55,12 +50,14 @@ def _report(
         sandbox.kill()
 
 
-class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+class SandboxProvisioner(KernelProvisionerBase):
     """Starts a kernel in a sandbox of its own, forked from the server's template process."""
 
+    parent: Any
     _listeners: Listeners | None = None
     _sandbox: Sandbox | None = None
-    _lease: "_Lease | None" = None
+    _lease: "Lease | None" = None
+    _ready: Ready | None = None
     _watch: Watch | None = None
     _enforcing = False
 
@@ -80,7 +77,7 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     def command_environment(self) -> dict[str, str]:
         """Return the variables of a command in the sandbox: those of the kernel."""
         extra = {**self.kernel_spec.env, **self.policy.environment}
-        return kernel_environment(self.kernel_spec.argv[0], extra)
+        return kernel_environment(str(self.kernel_spec.argv[0]), extra)
 
     @property
     def has_process(self) -> bool:
@@ -89,10 +86,16 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Bind the kernel's sockets and tell the kernel manager where they are."""
-        if self._listeners is None:
-            self._listeners = Listeners(find_host().run_dir / uuid4().hex[:12])
-        self._listeners.publish()
         manager = self.parent
+        host = find_host()
+        if self._listeners is None:
+            self._ready = host.pool.take(self._pool_key())
+            if self._ready is not None:
+                self._listeners = self._ready.listeners
+                manager.session.key = self._ready.key.encode()
+            else:
+                self._listeners = Listeners(host.run_dir / uuid4().hex[:12])
+        self._listeners.publish()
         manager.transport = "ipc"
         manager.cache_ports = False
         manager.ip = self._listeners.prefix
@@ -121,13 +124,61 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         host, policy = find_host(), self.policy
         launcher = await asyncio.to_thread(host.launcher, python, policy)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(launcher.ready)), START_TIMEOUT)
-        assert self._listeners is not None
-        lease = _Lease(host, self.kernel_id or uuid4().hex, policy.limits)
-        session = self.parent.session
         folder = self._data_folder(cwd)
+        made = await self._take_ready(launcher, folder) or await self._make(
+            launcher, python, folder
+        )
+        sandbox, lease = made
+        self._sandbox = sandbox
+        self._lease = lease
+        loop = asyncio.get_running_loop()
+        self._watch = Watch(
+            sandbox,
+            folder=folder,
+            limits=policy.limits,
+            memory="memory" not in host.controls.parents,
+            report=lambda message: _report(loop, self, sandbox, message),
+        )
+        host.watcher.add(self._watch)
+        if policy.pool and isinstance(launcher, Template):
+            # Not at once: the session that was just started comes first.
+            loop.call_later(REFILL_DELAY, host.pool.fill, self._pool_key(), launcher, policy)
+
+    def _pool_key(self) -> PoolKey:
+        return PoolKey(
+            python=self.kernel_spec.argv[0],
+            policy=json.dumps(to_config(self.policy)),
+            environment=tuple(sorted(self.kernel_spec.env.items())),
+        )
+
+    async def _take_ready(
+        self, launcher: Template | Bubblewrap, folder: str | None
+    ) -> tuple[Sandbox, Lease] | None:
+        """Give the session's folder to the kernel from the pool, if there is one."""
+        ready, self._ready = self._ready, None
+        if ready is None or not isinstance(launcher, Template):
+            return None
+        if folder is not None:
+            user = ready.lease.user
+            try:
+                attached = launcher.attach(ready.sandbox, data=folder, user=user)
+                await asyncio.wait_for(asyncio.wrap_future(attached), SPAWN_TIMEOUT)
+            except (TemplateError, TimeoutError) as exc:
+                self.log.warning("A kernel from the pool could not be used: %s", exc)
+                ready.sandbox.close()
+                return None
+        return ready.sandbox, ready.lease
+
+    async def _make(
+        self, launcher: Template | Bubblewrap, python: str, folder: str | None
+    ) -> tuple[Sandbox, Lease]:
+        assert self._listeners is not None
+        host = find_host()
+        lease = Lease(host, self.kernel_id or uuid4().hex, self.policy.limits)
+        session = self.parent.session
         spec = kernel_spec(
             python,
-            policy,
+            self.policy,
             data=folder,
             user=lease.user,
             key=session.key.decode(),
@@ -141,18 +192,8 @@ class SandboxProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         except BaseException:
             lease.give_back()
             raise
-        self._sandbox = sandbox
-        self._lease = lease
         sandbox.exited.add_done_callback(lambda _: lease.give_back())
-        loop = asyncio.get_running_loop()
-        self._watch = Watch(
-            sandbox,
-            folder=folder,
-            limits=policy.limits,
-            memory="memory" not in host.controls.parents,
-            report=lambda message: _report(loop, self, sandbox, message),
-        )
-        host.watcher.add(self._watch)
+        return sandbox, lease
 
     async def enforce(self, sandbox: Sandbox, message: str) -> None:
         """Interrupt the kernel for being past a limit, and end it if that does not help."""

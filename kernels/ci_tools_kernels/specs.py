@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
+from ci_tools_kernels.inside.filesystem import DATA, SCRATCH
 from ci_tools_kernels.policy import Policy
 
 FIRST_USER = 0x70000000
@@ -22,17 +23,19 @@ def kernel_spec(
     signature_scheme: str = "hmac-sha256",
     extra_environment: Mapping[str, str] | None = None,
     cgroups: Sequence[str] = (),
+    pooled: bool = False,
 ) -> dict[str, Any]:
     """Return what a template is told about one kernel."""
     return {
         "id": uuid4().hex,
         "cgroups": list(cgroups),
+        "pooled": pooled,
         "network": policy.network,
         "data": data,
         "uid": user,
         "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
         "env": kernel_environment(python, {**(extra_environment or {}), **policy.environment}),
-        "cwd": "/mnt/data",
+        "cwd": DATA,
         "connection": {"key": key, "signature_scheme": signature_scheme},
     }
 
@@ -40,17 +43,22 @@ def kernel_spec(
 def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
     """Return all the variables that sandboxed code sees."""
     return {
-        "HOME": "/tmp",  # noqa: S108 -- private to the sandbox
+        "HOME": SCRATCH,
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # forking wants a single thread
         "LANG": "C.UTF-8",
-        "MPLCONFIGDIR": "/tmp/.config/matplotlib",  # noqa: S108 -- private to the sandbox
+        "MPLCONFIGDIR": f"{SCRATCH}/.config/matplotlib",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "PATH": f"{os.path.dirname(python)}:/usr/local/bin:/usr/bin:/bin",
+        "PIP_RETRIES": "0",
+        "PIP_TARGET": f"{SCRATCH}/packages",
+        "PIP_TIMEOUT": "15",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHELL": "/bin/sh",
-        "TERM": "xterm-256color",
+        "TERM": "dumb",
         "TZ": os.environ.get("TZ", "UTC"),
         "USER": "user",
         **extra,

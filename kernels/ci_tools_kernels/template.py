@@ -51,6 +51,9 @@ class Sandbox:
         self._commands: dict[int, Command] = {}
         self._last_command = 0
         self.pidfd = -1
+        self.namespace_fd = -1
+        """Its mount namespace, where it was made ahead of its session."""
+
         self.exited: Future[int] = Future()
         """Its exit status, once everything in it is gone."""
 
@@ -100,9 +103,10 @@ class Sandbox:
         """Give up the descriptors; the sandbox ends if it is still there."""
         self.kill()
         with self._lock:
-            if self.pidfd >= 0:
-                os.close(self.pidfd)
-                self.pidfd = -1
+            for fd in (self.pidfd, self.namespace_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self.pidfd = self.namespace_fd = -1
             with contextlib.suppress(OSError):
                 self._link.shutdown(socket.SHUT_RDWR)
 
@@ -121,6 +125,8 @@ class Sandbox:
             self._fail_commands()
             return None
         message, fds = received
+        if message.get("op") == "entered" and fds:
+            self.namespace_fd = fds.pop()
         for fd in fds:
             os.close(fd)
         if message.get("op") in ("exited", "refused"):
@@ -161,6 +167,7 @@ class Template:
         self._lock = threading.Lock()
         self._starting: dict[str, tuple[Sandbox, Future[Sandbox]]] = {}
         self._running: dict[str, Sandbox] = {}
+        self._attaching: dict[str, Future[None]] = {}
         self.ready: Future[None] = Future()
         """Done when the imports are; failed if the template broke instead."""
 
@@ -179,7 +186,7 @@ class Template:
             )
             self.process = subprocess.Popen(
                 [python, "-I", str(ENTRY_POINT)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={"PATH": os.defpath, **environment},
                 start_new_session=True,
@@ -205,6 +212,19 @@ class Template:
                 ours.close()
                 raise TemplateError(f"The template process is gone: {exc}.") from exc
         return started
+
+    def attach(self, sandbox: Sandbox, *, data: str, user: int | None) -> Future[None]:
+        """Give a sandbox that was made ahead of its session the session's folder."""
+        attached: Future[None] = Future()
+        message = {"op": "attach", "id": sandbox.id, "data": data, "uid": user}
+        with self._lock:
+            self._attaching[sandbox.id] = attached
+            try:
+                wire.send(self._link, message, [sandbox.namespace_fd])
+            except OSError as exc:
+                del self._attaching[sandbox.id]
+                raise TemplateError(f"The template process is gone: {exc}.") from exc
+        return attached
 
     def close(self) -> None:
         """End the template and every sandbox of it."""
@@ -246,10 +266,14 @@ class Template:
     def _fail(self, error: TemplateError) -> None:
         with self._lock:
             starting, running = list(self._starting.values()), list(self._running.values())
+            attaching = list(self._attaching.values())
+            self._attaching.clear()
             self._starting.clear()
             self._running.clear()
         if not self.ready.done():
             self.ready.set_exception(error)
+        for waiting in attaching:
+            waiting.set_exception(error)
         for sandbox, started in starting:
             sandbox.close()
             started.set_exception(error)
@@ -275,6 +299,10 @@ class Template:
     ) -> None:
         match message["op"]:
             case "ready":
+                if message.get("threads", 1) > 1:
+                    logger.warning(
+                        "A preloaded module has started a thread: kernels forked beside it may hang."
+                    )
                 self.ready.set_result(None)
             case "broken":
                 self.ready.set_exception(TemplateError(message["error"]))
@@ -289,6 +317,11 @@ class Template:
                     sandbox, started = self._starting.pop(message["id"])
                 sandbox.close()
                 started.set_exception(TemplateError(message["error"]))
+            case "attached":
+                self._attaching.pop(message["id"]).set_result(None)
+            case "not_attached":
+                attaching = self._attaching.pop(message["id"])
+                attaching.set_exception(TemplateError(message["error"]))
             case "exited":
                 with self._lock:
                     found = self._running.pop(message["id"], None)

@@ -104,7 +104,9 @@ class Watcher:
         with self._lock:
             self._watches.append(watch)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ci-tools-watch", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="ci-tools-watch", daemon=True
+                )
                 self._thread.start()
         self._wake.set()
 

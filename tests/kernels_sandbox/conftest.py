@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from rig import Session, open_session, write_kernelspecs
+
+from tests.kernels_sandbox.rig import Session, open_session, write_kernelspecs
 
 
 @pytest.fixture

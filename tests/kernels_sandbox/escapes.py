@@ -108,7 +108,10 @@ ATTEMPTS = [
         code='attempt(lambda: open("/proc/sys/kernel/hostname", "w").write("x"))',
         works_outside=False,
     ),
-    Attempt(name="read the kernel's settings of the disk", code='attempt(lambda: os.listdir("/sys/block"))'),
+    Attempt(
+        name="read the kernel's settings of the disk",
+        code='attempt(lambda: os.listdir("/sys/block"))',
+    ),
     Attempt(
         name="connect to a TCP port of the host",
         code='attempt(lambda: socket.create_connection(("127.0.0.1", {tcp_port}), 2) and True)',

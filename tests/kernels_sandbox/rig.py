@@ -45,7 +45,9 @@ class Result:
 class Session:
     """One kernel and a client of it."""
 
-    def __init__(self, manager: AsyncKernelManager, client: AsyncKernelClient, folder: Path) -> None:
+    def __init__(
+        self, manager: AsyncKernelManager, client: AsyncKernelClient, folder: Path
+    ) -> None:
         self.manager = manager
         self.client = client
         self.folder = folder

@@ -9,10 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from escapes import ATTEMPTS, PRELUDE
-from rig import Session, is_root, open_session
 
 from ci_tools_kernels.bubblewrap import find_bubblewrap
+from tests.kernels_sandbox.escapes import ATTEMPTS, PRELUDE
+from tests.kernels_sandbox.rig import Session, is_root, open_session
 
 
 @pytest.fixture(scope="module")

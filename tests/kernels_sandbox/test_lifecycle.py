@@ -4,9 +4,9 @@ import signal
 from pathlib import Path
 
 import anyio
-from rig import START_TIMEOUT, Session, open_session
 
 from ci_tools_kernels.commands import CommandDone, CommandOutput, run_command
+from tests.kernels_sandbox.rig import START_TIMEOUT, Session, open_session
 
 
 async def test_two_kernels_do_not_share_random_numbers(kernelspecs: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from rig import Session, is_root, open_session
 
 from ci_tools_kernels.cgroups import find_controls
+from tests.kernels_sandbox.rig import Session, is_root, open_session
 
 FORK_BOMB = """
 import os, time
@@ -157,5 +157,7 @@ async def test_nothing_is_left_of_a_bomb(kernelspecs: Path, tmp_path: Path) -> N
         await anyio.to_thread.run_sync(lambda: list(Path("/sys/fs/cgroup").glob("*")))
 
     assert not Path(f"/proc/{first}").exists()
-    groups = [path for parent in find_controls().parents.values() for path in parent.glob("ci-tools-*")]
+    groups = [
+        path for parent in find_controls().parents.values() for path in parent.glob("ci-tools-*")
+    ]
     assert groups == []

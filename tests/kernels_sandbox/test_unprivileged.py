@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from rig import is_root
 
 import ci_tools_kernels
+from tests.kernels_sandbox.rig import is_root
 
 HERE = Path(__file__).parent
 TIMEOUT = 300

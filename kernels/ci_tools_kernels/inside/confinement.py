@@ -48,6 +48,7 @@ def enter(spec: dict[str, Any], root: str, idmap_fd: int | None) -> None:
         root,
         data=spec["data"],
         idmap_fd=idmap_fd,
+        network=spec["network"],
         scratch_bytes=limits["scratch"],
         scratch_files=limits["files"],
         data_bytes=limits["disk"],

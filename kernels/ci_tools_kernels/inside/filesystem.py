@@ -21,18 +21,22 @@ from ci_tools_kernels.inside.syscalls import (
     MS_REC,
     MS_SLAVE,
     bind,
+    clone_mount,
     mount,
     pivot_root,
+    place_mount,
     restrict_mount,
 )
 
 DATA = "/mnt/data"
 """Where a session's files are, for the code in it."""
 
-HOME = "/tmp"  # noqa: S108 -- private to the sandbox
-"""The home directory inside; gone with the kernel."""
+SCRATCH = "/tmp"  # noqa: S108 -- private to the sandbox
+"""The folder for temporary files and the home inside; gone with the kernel."""
 
-WRITABLE = ("/mnt", "/tmp", "/dev", "/proc")  # noqa: S108 -- paths inside the sandbox
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- private to the sandbox
+
+WRITABLE = ("/mnt", SCRATCH, "/dev", "/proc")
 """Where Landlock lets sandboxed code write, as far as mounts and modes let it."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -101,9 +105,9 @@ def build_root(root: str, environments: Sequence[str]) -> None:
         if not any(path.startswith(f"{system}/") for system in SYSTEM):
             _show(root, path)
     _build_devices(root)
-    for path in ("/proc", "/tmp", "/run", "/var", "/mnt", DATA):  # noqa: S108 -- inside
+    for path in ("/proc", SCRATCH, "/run", "/var", "/mnt", DATA):
         os.mkdir(root + path, 0o755)
-    os.symlink("/tmp", f"{root}/var/tmp")  # noqa: S108 -- inside
+    os.symlink(SCRATCH, f"{root}/var{SCRATCH}")
     restrict_mount(root, MOUNT_ATTR_RDONLY)
 
 
@@ -146,6 +150,7 @@ def enter_root(
     *,
     data: str | None,
     idmap_fd: int | None,
+    network: bool,
     scratch_bytes: int,
     scratch_files: int,
     data_bytes: int,
@@ -162,10 +167,13 @@ def enter_root(
         if os.path.isdir(f"{root}/proc/{name}"):
             bind(f"{root}/proc/{name}", f"{root}/proc/{name}", _READ_ONLY, recursive=False)
     scratch = f"mode=1777,size={scratch_bytes},nr_inodes={scratch_files}"
-    mount("tmpfs", f"{root}/tmp", "tmpfs", _SHIELDED, scratch)
-    mount("tmpfs", f"{root}/dev/shm", "tmpfs", _SHIELDED | MS_NOEXEC, scratch)
+    mount("tmpfs", root + SCRATCH, "tmpfs", _SHIELDED, scratch)
+    mount("tmpfs", root + SHARED_MEMORY, "tmpfs", _SHIELDED | MS_NOEXEC, scratch)
     options = "newinstance,ptmxmode=0666,mode=0620"
     mount("devpts", f"{root}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
+    if network:
+        for name in ("hosts", "resolv.conf"):
+            bind(os.path.realpath(f"/etc/{name}"), f"{root}/etc/{name}", _READ_ONLY)
     if data is None:
         options = f"mode=1777,size={data_bytes},nr_inodes={scratch_files}"
         mount("tmpfs", root + DATA, "tmpfs", _SHIELDED, options)
@@ -177,7 +185,16 @@ def enter_root(
 
 def attach_data(root: str, data: str, *, idmap_fd: int | None) -> None:
     """Show the session's directory `data` at /mnt/data below `root`."""
+    tree = clone_data(data, idmap_fd=idmap_fd)
+    try:
+        place_mount(tree, root + DATA)
+    finally:
+        os.close(tree)
+
+
+def clone_data(data: str, *, idmap_fd: int | None) -> int:
+    """Return a mount of the session's directory `data`, to be placed."""
     if not stat.S_ISDIR(os.lstat(data).st_mode):
         raise NotADirectoryError(f"{data} is not a directory.")
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
-    bind(data, root + DATA, attributes, recursive=False, idmap_fd=idmap_fd)
+    return clone_mount(data, attributes, recursive=False, idmap_fd=idmap_fd)

@@ -3,7 +3,7 @@
 It reaps what code leaves behind and ends when the kernel does, which ends everything else in the
 sandbox. It talks to the server over one socket; the messages are
 
-    server: {"op": "run", "id": 1, "argv": [...], "cwd": "...", "env": {...}} + stdin, stdout, stderr
+    server: {"op": "run", "id": 1, "argv": [...], "cwd": "...", "env": {...}} + three streams
             {"op": "signal", "id": 1, "number": 9}
     init:   {"op": "entered"}, or {"op": "failed", "error": "..."} and its end
             {"op": "kernel_failed", "error": "..."} and its end

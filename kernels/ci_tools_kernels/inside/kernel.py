@@ -39,9 +39,8 @@ class SandboxKernelApp(IPKernelApp):
 
     def init_heartbeat(self) -> None:
         """Start the heartbeat on its own listening socket."""
-        self.heartbeat = _ListeningHeartbeat(
-            zmq.Context(), (self.transport, self.ip, self.hb_port)
-        )
+        address = (self.transport, self.ip, self.hb_port)
+        self.heartbeat = _ListeningHeartbeat(zmq.Context(), address)  # type: ignore[no-untyped-call]
         self.heartbeat.fd = self.fds["hb"]
         self.heartbeat.start()
 

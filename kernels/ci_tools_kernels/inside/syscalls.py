@@ -129,17 +129,40 @@ def bind(
 
     `idmap_fd` is a user namespace that says which owner on disk is which user on this mount.
     """
+    tree = clone_mount(source, attributes, recursive=recursive, idmap_fd=idmap_fd)
+    try:
+        place_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def clone_mount(
+    source: str, attributes: int, *, recursive: bool = True, idmap_fd: int | None = None
+) -> int:
+    """Return a descriptor of a mount of `source` that is nowhere to be seen yet."""
     recurse = _AT_RECURSIVE if recursive else 0
-    tree = syscall(
-        _OPEN_TREE,
-        ctypes.c_int(_AT_FDCWD),
-        source.encode(),
-        ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | recurse),
-    )
+    try:
+        tree = syscall(
+            _OPEN_TREE,
+            ctypes.c_int(_AT_FDCWD),
+            source.encode(),
+            ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | recurse),
+        )
+    except OSError as exc:
+        raise OSError(exc.errno, f"mount of {source}: {exc.strerror}") from exc
     try:
         if idmap_fd is not None:
             attributes |= MOUNT_ATTR_IDMAP
         _set_attributes(tree, attributes, recurse, idmap_fd or 0)
+    except OSError as exc:
+        os.close(tree)
+        raise OSError(exc.errno, f"attributes of {source}: {exc.strerror}") from exc
+    return tree
+
+
+def place_mount(tree: int, target: str) -> None:
+    """Put a mount from `clone_mount` at `target`."""
+    try:
         syscall(
             _MOVE_MOUNT,
             ctypes.c_int(tree),
@@ -149,9 +172,7 @@ def bind(
             ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
         )
     except OSError as exc:
-        raise OSError(exc.errno, f"bind {source} at {target}: {exc.strerror}") from exc
-    finally:
-        os.close(tree)
+        raise OSError(exc.errno, f"mount at {target}: {exc.strerror}") from exc
 
 
 def restrict_mount(target: str, attributes: int) -> None:

@@ -4,8 +4,11 @@ It is the first process of a pid namespace: when it ends, every sandbox ends. It
 single-threaded, holds no secret and answers one socket:
 
     server:   {"op": "spawn", "id": "...", "data": ..., ...} + 5 listening sockets, init's socket
+              {"op": "attach", "id": "...", "data": "...", "uid": ...} + the mount namespace
     template: {"op": "ready"}, or {"op": "broken", "error": "..."} and its end
-              {"op": "spawned", "id": "..."} + a pidfd, or {"op": "failed", "id": "...", "error": "..."}
+              {"op": "spawned", "id": "..."} + a pidfd
+              {"op": "failed", "id": "...", "error": "..."}
+              {"op": "attached", "id": "..."}, or {"op": "not_attached", "id": "...", "error": "..."}
               {"op": "exited", "id": "...", "status": 0}
 """
 
@@ -29,12 +32,14 @@ from ci_tools_kernels.inside.syscalls import (
     PR_SET_PDEATHSIG,
     close_fds,
     map_user,
+    place_mount,
     prctl,
     setns,
     unshare,
 )
 
 IDMAP_REQUEST = "idmap"
+
 
 def launch(spec: dict[str, Any], link: socket.socket) -> int:
     """Make the namespaces, start the template in them, and wait for its end.
@@ -203,14 +208,18 @@ class _Template:
 
     def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         try:
-            if message["op"] == "spawn":
+            if message["op"] == "attach":
+                self._attach(message, fds[0])
+                wire.send(self._link, {"op": "attached", "id": message["id"]})
+            elif message["op"] == "spawn":
                 pidfd = self._spawn(message, fds)
                 try:
                     wire.send(self._link, {"op": "spawned", "id": message["id"]}, [pidfd])
                 finally:
                     os.close(pidfd)
         except OSError as exc:
-            wire.send(self._link, {"op": "failed", "id": message["id"], "error": str(exc)})
+            failed = "not_attached" if message["op"] == "attach" else "failed"
+            wire.send(self._link, {"op": failed, "id": message["id"], "error": str(exc)})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -224,6 +233,21 @@ class _Template:
         setns(self._pid_namespace, CLONE_NEWPID)
         self._children[pid] = spec["id"]
         return os.pidfd_open(pid)
+
+    def _attach(self, message: dict[str, Any], namespace: int) -> None:
+        """Give a sandbox that was made ahead of its session the session's directory."""
+        idmap_fd = self._idmap(message) if message["uid"] is not None else None
+        tree = filesystem.clone_data(message["data"], idmap_fd=idmap_fd)
+        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(namespace, CLONE_NEWNS)
+            try:
+                place_mount(tree, filesystem.DATA)
+            finally:
+                setns(own, CLONE_NEWNS)
+        finally:
+            os.close(tree)
+            os.close(own)
 
     def _idmap(self, spec: dict[str, Any]) -> int:
         owner = os.stat(spec["data"])
@@ -243,9 +267,7 @@ class _Template:
         return self._idmaps[key]
 
 
-def _become_sandbox(
-    spec: dict[str, Any], fds: list[int], root: str, idmap_fd: int | None
-) -> None:
+def _become_sandbox(spec: dict[str, Any], fds: list[int], root: str, idmap_fd: int | None) -> None:
     """Turn this forked process into a session's first one; never returns."""
     status = 1
     *listeners, control = fds
@@ -261,7 +283,10 @@ def _become_sandbox(
         except Exception as exc:
             wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
             raise
-        wire.send(link, {"op": "entered"})
+        namespaces = [os.open("/proc/self/ns/mnt", os.O_RDONLY)] if spec.get("pooled") else []
+        wire.send(link, {"op": "entered"}, namespaces)
+        for fd in namespaces:
+            os.close(fd)
         if not listeners:
             return  # a trial
         status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
@@ -303,7 +328,7 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
     kernel.prepare_streams()
     app = kernel.configure(spec["connection"], listeners)
     app.initialize([])
-    startup.prepare(app.shell)
+    startup.prepare(app.shell, network=spec["network"], cwd=spec["cwd"])
     if spec.get("rehearse"):
         startup.rehearse(app.shell)
         wire.send(link, {"op": "rehearsed", "modules": sorted(sys.modules)})

@@ -99,6 +99,16 @@ def _read(path: Path) -> str:
         return ""
 
 
+def remove_leftovers(controls: Controls) -> None:
+    """Remove the groups of servers that ended without doing so; one with a process in it stays."""
+    for parent in set(controls.parents.values()):
+        for folder in parent.glob("ci-tools-*-*"):
+            owner = folder.name.split("-")[2]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
 class Group:
     """The control groups of one session."""
 

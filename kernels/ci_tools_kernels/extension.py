@@ -5,8 +5,14 @@
     answers with one JSON object a line, as things happen:
         {"stream": "stdout", "text": "..."}
         {"exit_status": 0, "timed_out": false, "truncated": false}
+    GET /ci-tools/api/kernels/<kernel id>
+        {"isolation": "namespaces", "network": false, "limits": {...}, "last_excess": null}: what
+        holds this kernel, and the limit that it was last interrupted or ended for
     GET /ci-tools/api/probe
         which mechanism holds each limit here, and why
+
+It also keeps the server's own file routes from following symbolic links: code in a session makes
+links as it likes, and they must lead nowhere outside of it.
 
 Both need what running code needs: the server's own authentication, and its authorizer's leave to
 execute in kernels.
@@ -15,6 +21,7 @@ execute in kernels.
 import asyncio
 import json
 import logging
+import os
 import threading
 from dataclasses import asdict
 from http import HTTPStatus
@@ -22,7 +29,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import APIHandler
+from jupyter_server.base.handlers import APIHandler, AuthenticatedFileHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 from tornado.iostream import StreamClosedError
@@ -49,7 +56,37 @@ SHELL = "/bin/sh"
 """What commands are run by, inside the sandbox."""
 
 
-class CommandHandler(APIHandler):
+class KernelHandler(APIHandler):
+    """Says how a kernel is held."""
+
+    auth_resource = "kernels"
+
+    def find_provisioner(self, kernel_id: str) -> SandboxProvisioner:
+        """Return the provisioner of a running sandboxed kernel, or answer with an error."""
+        if kernel_id not in self.kernel_manager:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No kernel with id {kernel_id!r}.")
+        provisioner = self.kernel_manager.get_kernel(kernel_id).provisioner
+        if not isinstance(provisioner, SandboxProvisioner) or provisioner.sandbox is None:
+            raise web.HTTPError(
+                HTTPStatus.CONFLICT, "This kernel was not started in a sandbox of ci-tools."
+            )
+        return provisioner
+
+    @web.authenticated
+    @authorized(action="execute")  # type: ignore[untyped-decorator]
+    async def get(self, kernel_id: str) -> None:
+        """Answer with the kernel's isolation, limits and last excess."""
+        provisioner = self.find_provisioner(kernel_id)
+        description = {
+            "isolation": provisioner.isolation,
+            "network": provisioner.policy.network,
+            "limits": asdict(provisioner.policy.limits),
+            "last_excess": provisioner.last_excess,
+        }
+        self.finish(json.dumps(description))
+
+
+class CommandHandler(KernelHandler):
     """Runs a command in a kernel's sandbox."""
 
     auth_resource = "kernels"
@@ -59,13 +96,7 @@ class CommandHandler(APIHandler):
     @authorized(action="execute")  # type: ignore[untyped-decorator]
     async def post(self, kernel_id: str) -> None:
         """Start the command and stream what it writes."""
-        if kernel_id not in self.kernel_manager:
-            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No kernel with id {kernel_id!r}.")
-        provisioner = self.kernel_manager.get_kernel(kernel_id).provisioner
-        if not isinstance(provisioner, SandboxProvisioner) or provisioner.sandbox is None:
-            raise web.HTTPError(
-                HTTPStatus.CONFLICT, "This kernel was not started in a sandbox of ci-tools."
-            )
+        provisioner = self.find_provisioner(kernel_id)
         request = _read_request(self.get_json_body())
         self.set_header("Content-Type", "application/x-ndjson")
         self._task = asyncio.current_task()
@@ -125,6 +156,35 @@ def _read_request(body: Any) -> dict[str, Any]:
         raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"The body is not valid: {exc}.") from exc
 
 
+def refuse_links(contents: Any) -> None:
+    """Let this contents manager find nothing that is reached over a symbolic link."""
+    if not hasattr(contents, "_get_os_path"):
+        return  # not on a file system
+    find = contents._get_os_path
+
+    def find_without_links(path: str) -> str:
+        found = str(find(path))
+        _check_links(contents.root_dir, found)
+        return found
+
+    contents._get_os_path = find_without_links
+
+
+def _check_links(root: str, path: str) -> None:
+    below = os.path.relpath(path, root)
+    if os.path.realpath(path) != os.path.normpath(os.path.join(os.path.realpath(root), below)):
+        raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such file.")
+
+
+class SessionFileHandler(AuthenticatedFileHandler):
+    """The server's own route for files, for those that are reached over no symbolic link."""
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str:
+        """Check the path as the server does, and that it has no link in it."""
+        _check_links(root, absolute_path)  # first: what comes back has its links followed
+        return str(super().validate_absolute_path(root, absolute_path))
+
+
 def warm_up(specs: KernelSpecManager) -> None:
     """Start the template of each sandboxed kernelspec, and fill its pool, in the background."""
     for name, found in specs.get_all_specs().items():
@@ -165,12 +225,21 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
     if chosen is not None and issubclass(SandboxWebsocketConnection, chosen):
         settings["kernel_websocket_connection_class"] = SandboxWebsocketConnection
         serverapp.kernel_websocket_connection_class = SandboxWebsocketConnection
+    contents = serverapp.contents_manager
+    refuse_links(contents)
     warm_up(serverapp.kernel_spec_manager)
     base = url_path_join(settings["base_url"], "ci-tools", "api")
+    kernel = url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)")
+    if getattr(contents, "files_handler_class", None) is AuthenticatedFileHandler:
+        # Added later, it comes before the server's own route.
+        files = url_path_join(settings["base_url"], "files", "(.*)")
+        route = (files, SessionFileHandler, contents.files_handler_params)
+        serverapp.web_app.add_handlers(".*$", [route])
     serverapp.web_app.add_handlers(
         ".*$",
         [
             (url_path_join(base, "probe"), ProbeHandler),
-            (url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)", "commands"), CommandHandler),
+            (kernel, KernelHandler),
+            (url_path_join(kernel, "commands"), CommandHandler),
         ],
     )

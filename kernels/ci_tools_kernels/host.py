@@ -5,6 +5,7 @@ so the one `Host` of a process lives in this module; it ends with the process.
 """
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from ci_tools_kernels.bubblewrap import Bubblewrap, find_bubblewrap
-from ci_tools_kernels.cgroups import find_controls
+from ci_tools_kernels.cgroups import find_controls, remove_leftovers
 from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.pool import Pool
 from ci_tools_kernels.probe import IsolationError, probe
@@ -32,16 +33,34 @@ _LOCATE = (
 )
 
 
+RUN_PREFIX = "ci-tools-run-"
+
+
+def _remove_leftovers(base: Path) -> None:
+    """Remove the run folders of this user's servers that ended without doing so."""
+    for folder in base.glob(f"{RUN_PREFIX}*"):
+        try:
+            with (folder / "lock").open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # in use, or another user's
+
+
 class Host:
     """The templates and folders of one server process."""
 
     def __init__(self) -> None:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        self.run_dir = Path(tempfile.mkdtemp(prefix="ci-tools-", dir=base))
+        _remove_leftovers(Path(base))
+        self.run_dir = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=base))
+        self._run_lock = (self.run_dir / "lock").open("w")
+        fcntl.flock(self._run_lock, fcntl.LOCK_EX)
         self._lock = threading.Lock()
         self._launchers: dict[tuple[str, tuple[str, ...], str], Template | Bubblewrap] = {}
         self._users: set[int] = set()
         self.controls = find_controls()
+        remove_leftovers(self.controls)
         self.watcher = Watcher()
         self.pool = Pool(self, self.run_dir)
         atexit.register(self.close)
@@ -102,10 +121,13 @@ class Host:
         self.watcher.close()
         self.pool.close()
         with self._lock:
-            for launcher in self._launchers.values():
-                launcher.close()
+            launchers = list(self._launchers.values())
             self._launchers.clear()
-            shutil.rmtree(self.run_dir, ignore_errors=True)
+        # Not under the lock: ending sandboxes give their user ids back.
+        for launcher in launchers:
+            launcher.close()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self._run_lock.close()
 
 
 @cache

@@ -1,5 +1,6 @@
 """What a sandbox holds of the machine besides its processes."""
 
+import os
 from typing import Protocol
 from uuid import uuid4
 
@@ -29,7 +30,7 @@ class Lease:
         self.user = host.take_user()
         self.group: Group | None = None
         if host.controls.parents:
-            self.group = Group(host.controls, f"{name}-{uuid4().hex[:8]}", limits)
+            self.group = Group(host.controls, f"{os.getpid()}-{name}-{uuid4().hex[:8]}", limits)
 
     def give_back(self) -> None:
         """Remove the control group and free the user id."""

@@ -42,7 +42,8 @@ class Policy:
     """How kernels of one kernelspec are run."""
 
     isolation: Literal["auto", "namespaces", "bubblewrap"] = "auto"
-    """`auto` is the best that this machine allows; a kernel without a sandbox is a stock kernelspec."""
+    """`auto` is the best that this machine allows. Without a sandbox there is no policy either:
+    that is a stock kernelspec."""
 
     network: bool = False
     """Whether code shares the machine's network; otherwise it has only its own loopback."""

@@ -60,9 +60,15 @@ class SandboxProvisioner(KernelProvisionerBase):
     _ready: Ready | None = None
     _watch: Watch | None = None
     _enforcing = False
+    _isolation = "none"
 
     last_excess: str | None = None
     """The limit that this kernel was last interrupted or ended for."""
+
+    @property
+    def isolation(self) -> str:
+        """What separates the kernel from the machine: `namespaces` or `bubblewrap`."""
+        return self._isolation
 
     def __init__(self, *, kernel_id: str, kernel_spec: Any, parent: Any, **config: Any) -> None:
         super().__init__(kernel_id=kernel_id, kernel_spec=kernel_spec, parent=parent)
@@ -124,6 +130,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         host, policy = find_host(), self.policy
         launcher = await asyncio.to_thread(host.launcher, python, policy)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(launcher.ready)), START_TIMEOUT)
+        self._isolation = "namespaces" if isinstance(launcher, Template) else "bubblewrap"
         folder = self._data_folder(cwd)
         made = await self._take_ready(launcher, folder) or await self._make(
             launcher, python, folder

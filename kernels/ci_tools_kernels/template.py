@@ -191,7 +191,8 @@ class Template:
                 env={"PATH": os.defpath, **environment},
                 start_new_session=True,
             )
-        threading.Thread(target=self._read, name="ci-tools-template", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name="ci-tools-template", daemon=True)
+        self._thread.start()
 
     @property
     def alive(self) -> bool:
@@ -235,6 +236,8 @@ class Template:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        # What waits for the sandboxes' ends gives back what they held.
+        self._thread.join(timeout=5)
 
     def _read(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -301,7 +304,7 @@ class Template:
             case "ready":
                 if message.get("threads", 1) > 1:
                     logger.warning(
-                        "A preloaded module has started a thread: kernels forked beside it may hang."
+                        "A preloaded module has started a thread: kernels forked with it may hang."
                     )
                 self.ready.set_result(None)
             case "broken":

@@ -27,11 +27,11 @@ def main() -> None:
     at = sys.argv.index("--")
     unshare(CLONE_NEWNS)
     mount("none", "/", "", MS_SLAVE | MS_REC)
-    hidden = {}
+    hidden: dict[str, set[str]] = {}
     for path in map(os.path.realpath, sys.argv[1:at]):
-        for ancestor in reversed(Path(path).parents):
-            if not ancestor.stat().st_mode & 0o001:
-                hidden.setdefault(str(ancestor), set()).add(path)
+        for parent in reversed(Path(path).parents):
+            if not parent.stat().st_mode & 0o001:
+                hidden.setdefault(str(parent), set()).add(path)
                 break
     for ancestor, paths in hidden.items():
         held = {}

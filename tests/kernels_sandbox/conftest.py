@@ -19,7 +19,8 @@ def kernelspecs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kernelspecs `sandbox`, `small` and `stock`."""
     if sys.platform != "linux":
         pytest.skip("sandboxed kernels need Linux")
-    return write_kernelspecs(tmp_path_factory.mktemp("kernelspecs") / "kernels")
+    folder = tmp_path_factory.mktemp("kernelspecs") / "kernels"
+    return write_kernelspecs(folder)
 
 
 @pytest.fixture

@@ -215,7 +215,8 @@ ATTEMPTS = [
         name="open a disk",
         code=(
             "attempt(lambda: [p for p in os.listdir('/dev') if p not in"
-            " 'null zero full random urandom shm pts ptmx fd stdin stdout stderr tty core console'.split()])"
+            " 'null zero full random urandom shm pts ptmx fd stdin stdout stderr tty core"
+            " console'.split()])"
         ),
     ),
     Attempt(

@@ -16,6 +16,8 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ci_tools_kernels import Limits, Policy
 from ci_tools_kernels.kernelspec import write_kernelspec
+from ci_tools_kernels.provisioner import SandboxProvisioner
+from ci_tools_kernels.template import Sandbox
 
 START_TIMEOUT = 60.0
 """Seconds; the first kernel waits for the template's imports."""
@@ -52,8 +54,24 @@ class Session:
         self.client = client
         self.folder = folder
 
-    async def run(self, code: str, *, timeout: float = 30.0) -> Result:
-        """Run code; collect its output."""
+    @property
+    def provisioner(self) -> SandboxProvisioner:
+        """The kernel's provisioner."""
+        found = self.manager.provisioner
+        assert isinstance(found, SandboxProvisioner)
+        return found
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The running sandbox."""
+        found = self.provisioner.sandbox
+        assert found is not None
+        return found
+
+    async def run(
+        self, code: str, *, timeout: float = 30.0, wrote: anyio.Event | None = None
+    ) -> Result:
+        """Run code; collect its output. `wrote` is set when there is some."""
         result = Result()
         id = self.client.execute(code)
         replied = idle = False
@@ -66,6 +84,8 @@ class Session:
                 match message["msg_type"]:
                     case "stream":
                         result.text += content["text"]
+                        if wrote is not None:
+                            wrote.set()
                     case "execute_result" | "display_data":
                         result.data.append(content["data"])
                     case "error":
@@ -84,7 +104,7 @@ async def open_session(
     kernelspecs: Path, folder: Path, *, name: str = "sandbox"
 ) -> AsyncIterator[Session]:
     """Start a kernel of that name with `folder` as its /mnt/data."""
-    folder.mkdir(exist_ok=True)
+    await anyio.Path(folder).mkdir(exist_ok=True)
     specs = KernelSpecManager(kernel_dirs=[str(kernelspecs)])
     manager = AsyncKernelManager(kernel_name=name, kernel_spec_manager=specs)
     await manager.start_kernel(cwd=str(folder))

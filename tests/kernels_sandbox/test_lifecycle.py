@@ -23,14 +23,16 @@ async def test_two_kernels_do_not_share_random_numbers(kernelspecs: Path, tmp_pa
 
 async def test_interrupt_ends_the_code_and_keeps_the_variables(session: Session) -> None:
     await session.run("x = 1")
+    wrote = anyio.Event()
     async with anyio.create_task_group() as group:
 
         async def interrupt() -> None:
-            await session.client.get_iopub_msg(timeout=10)  # busy
+            await wrote.wait()
             await session.manager.interrupt_kernel()
 
         group.start_soon(interrupt)
-        result = await session.run("import time\ntime.sleep(60)")
+        code = "import time\nprint('now', flush=True)\ntime.sleep(60)"
+        result = await session.run(code, wrote=wrote)
 
     after = await session.run("x")
     assert "KeyboardInterrupt" in result.error
@@ -50,7 +52,7 @@ async def test_restart_gives_a_new_kernel_with_the_same_files(session: Session) 
 async def test_kernel_that_ends_itself_has_its_exit_status(session: Session) -> None:
     session.client.execute("import os\nos._exit(7)")
     with anyio.fail_after(10):
-        status = await session.manager.provisioner.wait()
+        status = await session.provisioner.wait()
 
     assert status == 7
 
@@ -59,17 +61,17 @@ async def test_killed_kernel_takes_its_processes_along(session: Session) -> None
     await session.run("import subprocess\nsubprocess.Popen(['sleep', '600'])")
     session.client.execute("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with anyio.fail_after(10):
-        status = await session.manager.provisioner.wait()
+        status = await session.provisioner.wait()
 
     assert status == 128 + signal.SIGKILL
 
 
 async def run(session: Session, command: str, **options: object) -> tuple[str, str, CommandDone]:
     """Run a command in the session's sandbox; return what it wrote, and its end."""
-    provisioner = session.manager.provisioner
+    provisioner = session.provisioner
     written = {"stdout": "", "stderr": ""}
     async with run_command(
-        provisioner.sandbox,
+        session.sandbox,
         ["/bin/sh", "-c", command],
         env=provisioner.command_environment(),
         **options,  # type: ignore[arg-type]

@@ -72,7 +72,15 @@ _WRITTEN = {
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
-_HIDDEN_PROC = ("kcore", "keys", "key-users", "kmsg", "kallsyms", "sched_debug", "sysrq-trigger")
+_HIDDEN_PROC: tuple[str, ...] = (
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kallsyms",
+    "sched_debug",
+    "sysrq-trigger",
+)
 _HIDDEN_PROC += ("timer_list", "latency_stats", "config.gz", "mounts.host", "vmallocinfo")
 _FROZEN_PROC = ("sys", "bus", "fs", "irq", "acpi", "scsi", "driver", "tty", "asound")
 

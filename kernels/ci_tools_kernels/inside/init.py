@@ -54,7 +54,7 @@ def _run_kernel(link: socket.socket, start_kernel: Callable[[socket.socket], Non
         status = 0
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else 1
-    except Exception:
+    except Exception:  # noqa: BLE001 -- the outermost handler of this process
         if link.fileno() >= 0:
             wire.send(link, {"op": "kernel_failed", "error": traceback.format_exc()[-4000:]})
     finally:
@@ -130,7 +130,7 @@ def _start_command(link: socket.socket, message: dict[str, Any], fds: list[int])
             os.dup2(fd, target)
         close_fds(())
         os.chdir(message["cwd"])
-        os.execvpe(message["argv"][0], message["argv"], message["env"])
+        os.execvpe(message["argv"][0], message["argv"], message["env"])  # noqa: S606 -- no shell
     except OSError as exc:
         os.write(2, f"{message['argv'][0]}: {exc.strerror}\n".encode())
     finally:

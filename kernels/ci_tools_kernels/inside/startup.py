@@ -172,7 +172,7 @@ def _show_variables(shell: Any) -> None:
         for item in found
     )
     bundle = {"text/plain": text or "No variables yet.", VARIABLES_TYPE: {"variables": found}}
-    display(bundle, raw=True)
+    display(bundle, raw=True)  # type: ignore[no-untyped-call, unused-ignore]
 
 
 VARIABLES_TYPE = "application/vnd.ci-tools.variables+json"

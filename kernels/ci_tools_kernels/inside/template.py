@@ -8,7 +8,8 @@ single-threaded, holds no secret and answers one socket:
     template: {"op": "ready"}, or {"op": "broken", "error": "..."} and its end
               {"op": "spawned", "id": "..."} + a pidfd
               {"op": "failed", "id": "...", "error": "..."}
-              {"op": "attached", "id": "..."}, or {"op": "not_attached", "id": "...", "error": "..."}
+              {"op": "attached", "id": "..."}
+              {"op": "not_attached", "id": "...", "error": "..."}
               {"op": "exited", "id": "...", "status": 0}
 """
 
@@ -32,6 +33,7 @@ from ci_tools_kernels.inside.syscalls import (
     PR_SET_PDEATHSIG,
     close_fds,
     map_user,
+    mount,
     place_mount,
     prctl,
     setns,
@@ -65,7 +67,7 @@ def launch(spec: dict[str, Any], link: socket.socket) -> int:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             _Template(spec, link, theirs).serve()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 -- the outermost handler of this process
             traceback.print_exc()
             wire.send(link, {"op": "broken", "error": f"{type(exc).__name__}: {exc}"})
         finally:
@@ -117,7 +119,7 @@ class _Template:
     def serve(self) -> None:
         unshare(CLONE_NEWNS)
         filesystem.keep_mounts_private()
-        filesystem.mount("proc", "/proc", "proc", 0)
+        mount("proc", "/proc", "proc", 0)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         filesystem.build_root(self._spec["root"], self._spec["environments"])
         if "trial" in self._spec:
@@ -225,7 +227,8 @@ class _Template:
                 os.close(fd)
 
     def _spawn(self, spec: dict[str, Any], fds: list[int]) -> int:
-        idmap_fd = self._idmap(spec) if spec["uid"] is not None and spec["data"] else None
+        wanted = spec["uid"] is not None and (spec["data"] or spec["pooled"])
+        idmap_fd = self._idmap(spec["uid"], spec["data"]) if wanted else None
         unshare(CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
@@ -236,7 +239,8 @@ class _Template:
 
     def _attach(self, message: dict[str, Any], namespace: int) -> None:
         """Give a sandbox that was made ahead of its session the session's directory."""
-        idmap_fd = self._idmap(message) if message["uid"] is not None else None
+        user = message["uid"]
+        idmap_fd = self._idmap(user, message["data"]) if user is not None else None
         tree = filesystem.clone_data(message["data"], idmap_fd=idmap_fd)
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -249,17 +253,18 @@ class _Template:
             os.close(tree)
             os.close(own)
 
-    def _idmap(self, spec: dict[str, Any]) -> int:
-        owner = os.stat(spec["data"])
-        key = (owner.st_uid, owner.st_gid, spec["uid"])
+    def _idmap(self, user: int, data: str | None) -> int:
+        """Return the user namespace in which the owner of `data` is this user.
+
+        Without `data`, the owner is taken to be the service's own user, as it nearly always is.
+        """
+        owner = os.stat(data) if data else None
+        disk_uid = owner.st_uid if owner else os.geteuid()
+        disk_gid = owner.st_gid if owner else os.getegid()
+        key = (disk_uid, disk_gid, user)
         if key not in self._idmaps:
-            request = {
-                "op": IDMAP_REQUEST,
-                "disk_uid": owner.st_uid,
-                "disk_gid": owner.st_gid,
-                "uid": spec["uid"],
-            }
-            wire.send(self._launcher, request)
+            request = {"disk_uid": disk_uid, "disk_gid": disk_gid, "uid": user}
+            wire.send(self._launcher, {"op": IDMAP_REQUEST, **request})
             received = wire.receive(self._launcher)
             if received is None or not received[1]:
                 raise OSError(f"no user namespace for /mnt/data: {received and received[0]}")
@@ -305,7 +310,7 @@ def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: sock
             importlib.import_module(f"ci_tools_kernels.inside.{name}")
         confinement.set_limits(spec["limits"])
         confinement.drop_privileges()
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 -- the outermost handler of this process
         wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
         return 1
     wire.send(link, {"op": "entered"})
@@ -333,6 +338,9 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
         startup.rehearse(app.shell)
         wire.send(link, {"op": "rehearsed", "modules": sorted(sys.modules)})
         return
+    if spec["pooled"]:
+        # Touch what the first execution touches, while nobody waits.
+        app.shell.run_cell("1 + 1;", silent=True, store_history=False)
     gc.enable()
     link.close()
     app.start()

@@ -71,12 +71,17 @@ class Host:
         Raises:
             IsolationError: This machine does not allow it; the message says what is missing.
         """
-        key = (python, policy.preload, policy.isolation)
         with self._lock:
-            found = self._launchers.get(key)
-            if found is None or not found.alive:
-                found = self._launchers[key] = self._make_launcher(python, policy)
+            found = self.find_launcher(python, policy)
+            if found is None:
+                found = self._make_launcher(python, policy)
+                self._launchers[python, policy.preload, policy.isolation] = found
             return found
+
+    def find_launcher(self, python: str, policy: Policy) -> Template | Bubblewrap | None:
+        """Return the launcher if it is there already; never blocks."""
+        found = self._launchers.get((python, policy.preload, policy.isolation))
+        return found if found is not None and found.alive else None
 
     def _make_launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
         report = probe(policy)

@@ -128,7 +128,9 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def _launch(self, python: str, cwd: str | None) -> None:
         host, policy = find_host(), self.policy
-        launcher = await asyncio.to_thread(host.launcher, python, policy)
+        launcher = host.find_launcher(python, policy)
+        if launcher is None:  # trying sandboxes out takes a while
+            launcher = await asyncio.to_thread(host.launcher, python, policy)
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(launcher.ready)), START_TIMEOUT)
         self._isolation = "namespaces" if isinstance(launcher, Template) else "bubblewrap"
         folder = self._data_folder(cwd)

@@ -48,7 +48,7 @@ $(BIN)/python:
 	@for candidate in $(PYTHON_CANDIDATES); do \
 	  if "$$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    echo "Making $(VENV) with $$("$$candidate" --version) ($$candidate)"; \
-	    exec "$$candidate" -m venv --upgrade-deps $(VENV); \
+	    PIP_QUIET=2 exec "$$candidate" -m venv --upgrade-deps $(VENV); \
 	  fi; \
 	done; \
 	echo "ci-tools needs Python 3.11 or newer; none of these is: $(PYTHON_CANDIDATES)." >&2; \

@@ -17,6 +17,7 @@ from ci_tools.errors import (
     ServerDeniedError,
     ServerUnavailableError,
     ServiceClosedError,
+    StoreError,
 )
 from ci_tools.models import (
     LOCAL,
@@ -90,6 +91,7 @@ __all__ = [
     "StepQueued",
     "StepStarted",
     "StepStatus",
+    "StoreError",
     "StreamOutput",
     "open_service",
     "render_step",

@@ -26,6 +26,7 @@ from ci_tools.errors import (
     KernelLostError,
     NotFoundError,
     ServiceClosedError,
+    StoreError,
 )
 from ci_tools.kernel import (
     Execution,
@@ -41,6 +42,7 @@ from ci_tools.models import (
     ChangedFile,
     ErrorOutput,
     FullText,
+    RunStep,
     Session,
     StepError,
     StepErrorCode,
@@ -237,16 +239,17 @@ class LiveSession:
             truncated=log.truncated,
         )
         try:
-            step = replace(
-                step,
-                files=await self._changes(end.listing) if running.executing else (),
-                full_text=await self._keep_full_text(running) if log.cut else None,
+            files, size = await self._changes(end.listing) if running.executing else ((), None)
+            full_text = await self._keep_full_text(running) if log.cut else None
+            step = replace(step, files=files, full_text=full_text)
+            step = await self._engine.records.finish_step(
+                step, lease=self._engine.lease, workspace_bytes=size
             )
-            step = await self._engine.records.finish_step(step, lease=self._engine.lease)
             log.discard()
         except NotFoundError:
             logger.info("step %s: its session was closed while it ran", step.id)
             log.discard()
+            await self._forget_full_text(step)
         except Exception:
             # Whoever waits for the step must learn of its end, whatever is wrong with the store.
             logger.exception("step %s: its record will be written later", step.id)
@@ -359,6 +362,9 @@ class LiveSession:
         """Return a connection to the session's kernel, started if there is none."""
         if self._kernel is not None and self._kernel.ref == session.kernel:
             return self._kernel, session
+        session = await self._stored()  # it may be older than what was done since
+        if self._kernel is not None and self._kernel.ref == session.kernel:
+            return self._kernel, session
         await self._disconnect()
         if session.kernel is not None:
             try:
@@ -396,9 +402,10 @@ class LiveSession:
             )
         )
         stored = await records.set_kernel(session.id, epoch=session.epoch + 1, kernel=ref)
-        if stored.kernel != ref:
-            await backend.stop_kernel(ref)
-        logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
+        if stored.kernel == ref:
+            logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
+        else:
+            await backend.stop_kernel(ref)  # another process was faster
         return stored
 
     async def _drop_kernel(self, session: Session, lost: str) -> Session:
@@ -438,11 +445,21 @@ class LiveSession:
         )
         return FullText(key=key, size=running.log.size)
 
-    async def _changes(self, listing: Sequence[FileStat] | None) -> tuple[ChangedFile, ...]:
-        """Compare the session's files with those seen before the step."""
+    async def _forget_full_text(self, step: RunStep) -> None:
+        """Delete the text of a step that no record names."""
+        if step.full_text is not None:
+            try:
+                await self._engine.blobs.delete([step.full_text.key])
+            except StoreError as error:
+                logger.warning("step %s: its full text was left behind: %s", step.id, error)
+
+    async def _changes(
+        self, listing: Sequence[FileStat] | None
+    ) -> tuple[tuple[ChangedFile, ...], int | None]:
+        """Compare the session's files with those seen before the step; return their bytes too."""
         workspace = self._workspace or (self._kernel.workspace if self._kernel else None)
         if workspace is None or self._seen is None:
-            return ()
+            return (), None
         try:
             now = _by_path(listing) if listing is not None else await _list(workspace)
             changes = []
@@ -461,15 +478,12 @@ class LiveSession:
         except (BackendError, NotFoundError) as error:
             logger.warning("session %s: its files could not be listed: %s", self._session.id, error)
             self._seen = None
-            return ()
-        size = sum(stat.size for stat in now.values())
-        if changes or deleted:
-            await self._engine.records.touch_session(self._session.id, workspace_bytes=size)
+            return (), None
+        changes += [
+            ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted
+        ]
         self._seen = now
-        return (
-            *changes,
-            *(ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted),
-        )
+        return tuple(changes), sum(stat.size for stat in now.values()) if changes else None
 
 
 async def _list(workspace: Workspace) -> dict[str, FileStat]:

@@ -39,7 +39,7 @@ from ci_tools.upkeep import delete_session
 from ci_tools.workspace import check_path
 
 if TYPE_CHECKING:
-    from ci_tools.stores.nouns import StoredFile, Ticket, Token
+    from ci_tools.stores.nouns import Load, StoredFile, Ticket, Token
 
 logger = logging.getLogger(__name__)
 
@@ -471,6 +471,10 @@ class SessionService:
         It must not raise, and not wait: the next step of the session waits for it.
         """
         self._engine.on_finished.append(tell)
+
+    async def measure_load(self) -> "Load":
+        """Count the sessions, kernels and bytes of all principals; for operators."""
+        return await self._engine.records.measure_load()
 
     def count_live(self) -> tuple[int, int]:
         """Count the sessions with an owning task, and the unfinished steps, of this process."""

@@ -62,7 +62,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="CI_TOOLS_", frozen=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="CI_TOOLS_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     state_dir: Path = Field(default_factory=default_state_dir)
@@ -125,7 +129,7 @@ class Settings(BaseSettings):
     file_limit: int = Field(default=512 * MEBIBYTE, ge=1)
     """The largest file in bytes that can be uploaded."""
 
-    sessions_per_principal: int = Field(default=100, ge=1)
+    sessions_per_principal: int = Field(default=1000, ge=1)
     """Sessions that one principal may have."""
 
     bytes_per_principal: int = Field(default=20 * 1024 * MEBIBYTE, ge=1)

@@ -121,14 +121,19 @@ class FakeBackend:
         if process is None or not process.alive:
             raise KernelLostError("The fake kernel is gone.")
         kernel = FakeKernel(ref, process)
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             process.kernels.add(kernel)
             tasks.start_soon(kernel.read_events)
             try:
                 yield kernel
+            except Exception as error:  # noqa: BLE001 - raised again, outside of the task group
+                failure = error
             finally:
                 process.kernels.discard(kernel)
                 tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def stop_kernel(self, ref: KernelRef) -> None:
         """Kill the child."""
@@ -176,6 +181,7 @@ class _Process:
         os.set_blocking(replies_read, False)
         self._requests = requests_write
         self.replies = replies_read
+        self._ended = False
         self._rest = b""
         self.reading = anyio.Lock()
         """Held by the one connection that reads for all."""
@@ -184,7 +190,7 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        return self._child.poll() is None
+        return not self._ended and self._child.poll() is None
 
     def send(self, request: dict[str, str]) -> None:
         os.write(self._requests, json.dumps(request).encode() + b"\n")
@@ -196,6 +202,8 @@ class _Process:
             block = os.read(self.replies, 1 << 20)
         except (OSError, ValueError, anyio.ClosedResourceError):
             block = b""
+        # Its pipe ends a moment before the operating system says that the child has.
+        self._ended = not block
         *lines, self._rest = (self._rest + block).split(b"\n")
         for message in [json.loads(line) for line in lines] if block else [None]:
             for kernel in self.kernels:

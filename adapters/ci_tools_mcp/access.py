@@ -6,7 +6,9 @@ tools wait for it: a host gets its first answer before anything heavy is importe
 as its principal: the subject of the verified token, or `local`.
 """
 
+import hashlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,10 +25,10 @@ from ci_tools import LOCAL, CIToolsError, NotFoundError, Session, SessionService
 logger = logging.getLogger(__name__)
 
 DEFAULT_SESSION_HEADER = "ci-tools-default-session"
-"""A client that sends this HTTP header with any value uses the default session, as on stdio."""
+"""A client that sends this HTTP header has a default session, as on stdio: one for each value."""
 
 DEFAULT_SESSION = "default"
-"""The name of the session that calls without a session id share; other kernels append theirs."""
+"""How the names of default sessions begin; whose it is and what kernel it has follow."""
 
 ANSWER_DELAY = 0.05
 """Seconds in which the first answer can leave before imports keep the event loop busy."""
@@ -39,7 +41,11 @@ class Options:
     """What the composition decides about the tools."""
 
     default_session: bool
-    """Whether calls without a session id share one session, as is right for stdio."""
+    """Whether calls without a session id share one session of this process, as on stdio.
+
+    Two hosts on one machine must not meet in one session by accident, so each process has its own;
+    after a restart a host finds the earlier one by its id or by `list_sessions`.
+    """
 
     resource_links: bool
     """Whether results link to files, for clients whose protocol version knows links."""
@@ -62,6 +68,7 @@ class Access:
         self._closing = anyio.Event()
         self._service: SessionService | None = None
         self._failure = ""
+        self._key = secrets.token_hex(4)
         self._defaults: dict[tuple[str, str], str] = {}
         self._choosing = anyio.Lock()
         self._tasks: TaskGroup | None = None
@@ -89,6 +96,7 @@ class Access:
                 self._service = service
                 self._settled.set()
                 await self._closing.wait()
+                await self._close_unused(service)
         except CIToolsError as exc:
             logger.error("The session service failed: %s", exc)
             self._failure = str(exc)
@@ -108,7 +116,7 @@ class Access:
             return
         try:
             service = await self.service()
-            session_id = await self.default_session(service)
+            session_id = await self.default_session(service, self._key)
             await service.warm_session(session_id)
         except (CIToolsError, ToolError) as exc:
             logger.warning("The default session is not warmed: %s", exc)
@@ -144,30 +152,39 @@ class Access:
             raise ToolError("The session service is closed.")
         self._tasks.start_soon(function)
 
-    def has_default_session(self, context: Context[Any, Any]) -> bool:
-        """Whether this caller's calls without a session id share a session."""
+    def default_key(self, context: Context[Any, Any]) -> str | None:
+        """Return whose default session this caller's calls without a session id share, if any."""
         if self.options.default_session:
-            return True
-        headers = context.headers
-        return headers is not None and bool(headers.get(DEFAULT_SESSION_HEADER))
+            return self._key
+        header = (context.headers or {}).get(DEFAULT_SESSION_HEADER)
+        return hashlib.sha256(header.encode()).hexdigest()[:8] if header else None
 
     async def default_session(
-        self, service: SessionService, *, kernelspec: str | None = None
+        self, service: SessionService, key: str, *, kernelspec: str | None = None
     ) -> str:
-        """Return the id of the principal's default session, which is made if there is none.
-
-        It is the last used session of that name, so a restarted host finds its variables again.
-        """
-        name = f"{DEFAULT_SESSION}-{kernelspec}" if kernelspec else DEFAULT_SESSION
-        key = (service.principal, name)
+        """Return the id of the default session of `key`, which is made if there is none."""
+        name = "-".join(part for part in (DEFAULT_SESSION, key, kernelspec) if part)
         async with self._choosing:
-            known = self._defaults.get(key)
+            known = self._defaults.get((service.principal, name))
             if known is None:
                 known = await _find_session(service, name)
             if known is None:
                 known = (await service.create_session(name=name, kernelspec=kernelspec)).id
-            self._defaults[key] = known
+            self._defaults[service.principal, name] = known
         return known
+
+    async def _close_unused(self, service: SessionService) -> None:
+        """Close this process's default sessions in which nothing was ever run or kept."""
+        if not self.options.default_session:
+            return
+        for session_id in self._defaults.values():
+            try:
+                if await service.list_run_steps(session_id, limit=1):
+                    continue
+                if not await service.list_files(session_id, limit=1):
+                    await service.close_session(session_id)
+            except CIToolsError as exc:
+                logger.warning("An unused default session was left behind: %s", exc)
 
     def forget_default_session(self, session_id: str) -> None:
         """Choose again next time: this session is closed or has expired."""
@@ -184,14 +201,15 @@ class Access:
         """
         if session_id:
             return await service.get_session(session_id)
-        if not self.has_default_session(context):
+        key = self.default_key(context)
+        if key is None:
             raise ToolError("session_id is missing. Use one from list_sessions or create_session.")
-        default = await self.default_session(service)
+        default = await self.default_session(service, key)
         try:
             return await service.get_session(default)
         except NotFoundError:
             self.forget_default_session(default)
-            return await service.get_session(await self.default_session(service))
+            return await service.get_session(await self.default_session(service, key))
 
 
 Call: TypeAlias = Context[Access, Any]

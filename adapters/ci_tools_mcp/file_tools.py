@@ -43,7 +43,7 @@ async def upload_file(
     access = context.request_context.lifespan_context
     service = await access.service()
     with tool_errors():
-        if session_id or access.has_default_session(context):
+        if session_id or access.default_key(context):
             session = await access.find_session(context, service, session_id)
         else:
             session = await service.create_session()

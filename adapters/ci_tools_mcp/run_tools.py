@@ -126,8 +126,9 @@ async def _choose_session(context: Call, *, session_id: str | None, kernel: str 
                     "out, or leave session_id out for a session with another kernel."
                 )
         return session_id
-    if access.has_default_session(context):
-        return await access.default_session(service, kernelspec=kernel)
+    key = access.default_key(context)
+    if key is not None:
+        return await access.default_session(service, key, kernelspec=kernel)
     return (await service.create_session(kernelspec=kernel)).id
 
 

@@ -54,8 +54,8 @@ def create_server(
 ) -> MCPServer[Access]:
     """Return a server whose lifespan opens the service in the background.
 
-    With `default_session` (stdio) calls without a session id share the session named `default`;
-    without it (HTTP) they get a new one. `wait_limit` is in seconds. Under `public_url` tickets
+    With `default_session` (stdio) calls without a session id share one session of this process;
+    without it (HTTP) each gets a new one. `wait_limit` is in seconds. Under `public_url` tickets
     for large files are redeemed; None where there is no HTTP face. Whoever serves this over HTTP
     verifies tokens; a call acts for the subject of its token, or for `local` if it has none.
     """

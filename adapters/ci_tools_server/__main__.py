@@ -20,7 +20,7 @@ def main() -> None:
         else:
             from ci_tools_server.commands import application
 
-            application()
+            application(prog_name="ci-tools")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - outermost handler: sorts ours from bugs
@@ -31,7 +31,7 @@ def _explain(error: Exception) -> str:
     """Return the one line for an expected error; raise everything else again."""
     from pydantic import ValidationError
 
-    from ci_tools.errors import CIToolsError
+    from ci_tools import CIToolsError
 
     if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         inner = error.exceptions[0]

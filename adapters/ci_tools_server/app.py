@@ -25,23 +25,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import ci_tools as core
-from ci_tools.errors import CIToolsError
-from ci_tools.models import LOCAL, RunStep
-from ci_tools.service import SessionService
-from ci_tools.settings import MEBIBYTE, Settings
+from ci_tools import LOCAL, CIToolsError, RunStep, SessionService, Settings
 from ci_tools_mcp import create_server
 from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
 from ci_tools_server.run_file import run_id
-from ci_tools_server.tickets import TicketRoutes
+from ci_tools_server.tickets import TicketRoutes, to_response
 from ci_tools_server.traces import Traces
 
 logger = logging.getLogger(__name__)
 
 OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService]]
 
-MCP_BODY_LIMIT = 16 * MEBIBYTE
+MCP_BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of one request to /mcp; larger files go through tickets."""
 
 _METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
@@ -186,8 +183,17 @@ class _App:
     async def _tell_metrics(self, request: Request) -> Response:
         if not is_loopback(self._settings.host) and request.user.display_name != LOCAL:
             return PlainTextResponse("A token of the principal 'local' is needed.\n", 401)
-        sessions, steps = self._find_service().count_live()
-        text = self._metrics.to_text(live_sessions=sessions, unfinished_steps=steps)
+        service = self._find_service()
+        try:
+            load = await service.measure_load()
+        except CIToolsError as error:
+            return to_response(error)
+        text = self._metrics.to_text(
+            sessions=load.sessions,
+            kernels=load.kernels,
+            stored_bytes=load.stored_bytes,
+            unfinished_steps=service.count_live()[1],
+        )
         return Response(text, media_type=_METRICS_TYPE)
 
     async def _tell_resource(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 
-from ci_tools.models import LOCAL
+from ci_tools import LOCAL
 
 
 class PrincipalVerifier(TokenVerifier):

@@ -30,6 +30,7 @@ from mcp.shared.inbound import (
 )
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp.types import (
+    INTERNAL_ERROR,
     PROTOCOL_VERSION_META_KEY,
     JSONRPCMessage,
     JSONRPCNotification,
@@ -45,6 +46,15 @@ _TIMEOUT = httpx2.Timeout(10.0, read=300.0)
 """Seconds; the service sends a sign of life on silent answers every 15."""
 
 
+_REFUSALS = {
+    401: "The ci-tools service refused the token: check CI_TOOLS_TOKEN (`ci-tools token create`).",
+    403: "The ci-tools service refused the origin of this request.",
+    413: "The message is larger than the ci-tools service takes: use a ticket for large files.",
+    421: "The ci-tools service has another address: set CI_TOOLS_PUBLIC_URL where it runs.",
+}
+"""What HTTP answers that hold no JSON-RPC mean."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A service: the address of its /mcp, and a bearer token (empty for none)."""
@@ -53,9 +63,15 @@ class Target:
     token: str
 
 
-async def bridge(find_target: Callable[[], Target | None], *, default_session: bool) -> None:
+async def bridge(
+    find_target: Callable[[], Target | None], *, default_session: bool, proxy: str | None = None
+) -> None:
     """Serve MCP on stdin and stdout from the service that `find_target` finds, until stdin ends."""
-    transport = ServiceTransport(find_target, default_session=default_session)
+    transport = ServiceTransport(
+        find_target,
+        default_session=default_session,
+        inner=httpx2.AsyncHTTPTransport(proxy=proxy),
+    )
     async with (
         httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as client,
         stdio_server() as (from_host, to_host),
@@ -131,35 +147,29 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
         find_target: Callable[[], Target | None],
         *,
         default_session: bool,
-        inner: httpx2.AsyncBaseTransport | None = None,
+        inner: httpx2.AsyncBaseTransport,
     ) -> None:
         self._find_target = find_target
         self._target: Target | None = None
-        self._inner = inner or httpx2.AsyncHTTPTransport()
+        self._inner = inner
         self._default_session = secrets.token_urlsafe(24) if default_session else None
         self._initialize: bytes | None = None
         self._session_id: str | None = None
         self._renewing = anyio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Answer `request` from the service, or with a JSON-RPC error that says it is away."""
-        body = await request.aread()
-        if self._target is None:
-            await self._look_again()
+        """Answer `request` from the service, or with a JSON-RPC error that says what is wrong."""
+        body, used = await request.aread(), self._session_id
         try:
-            response = await self._send(request, body)
-        except httpx2.ConnectError:
-            # Nothing has been sent: the service may be running elsewhere by now.
-            await self._look_again()
-            try:
+            response = await self._send_to_running(request, body)
+            if _lacks_session(request, response) and await self._renew_session(request, used):
+                await response.aclose()
                 response = await self._send(request, body)
-            except httpx2.TransportError as error:
-                return self._away(error)
         except httpx2.TransportError as error:
             return self._away(error)
-        used = request.headers.get(MCP_SESSION_ID)
-        if response.status_code == 404 and used is not None and request.method == "POST":
-            return await self._resend_in_new_session(request, body, response)
+        if response.status_code in _REFUSALS:
+            await response.aclose()
+            return _to_error(response.status_code, _REFUSALS[response.status_code])
         if _method(body) == "initialize":
             self._initialize = body
             self._session_id = response.headers.get(MCP_SESSION_ID)
@@ -169,8 +179,23 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
         """Close the connections."""
         await self._inner.aclose()
 
-    async def _look_again(self) -> None:
+    async def _send_to_running(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
+        """Send; once more if the service refuses us and is found to run elsewhere by now."""
+        before = self._target
+        try:
+            response = await self._send(request, body)
+            if response.status_code != 401 or not await self._has_moved(before):
+                return response
+            await response.aclose()
+        except httpx2.ConnectError:
+            # Nothing has been sent, so nothing can happen twice.
+            if not await self._has_moved(before):
+                raise
+        return await self._send(request, body)
+
+    async def _has_moved(self, before: Target | None) -> bool:
         self._target = await anyio.to_thread.run_sync(self._find_target) or self._target
+        return self._target != before
 
     async def _send(
         self, request: httpx2.Request, body: bytes, *, session_id: str | None = None
@@ -178,7 +203,8 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
         if self._target is None:
             raise httpx2.ConnectError("no service")
         headers = httpx2.Headers(request.headers)
-        del headers["host"]
+        headers.pop("host", None)
+        headers.pop("content-length", None)
         if self._target.token:
             headers["authorization"] = f"Bearer {self._target.token}"
         if self._default_session is not None:
@@ -195,38 +221,25 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
             )
         )
 
-    async def _resend_in_new_session(
-        self, request: httpx2.Request, body: bytes, refusal: httpx2.Response
-    ) -> httpx2.Response:
-        lost = self._session_id
+    async def _renew_session(self, request: httpx2.Request, lost: str | None) -> bool:
+        """See to it that there is another MCP session than `lost`; False if that cannot be."""
         async with self._renewing:
-            if self._session_id == lost and not await self._renew_session(request):
-                return refusal
-        await refusal.aclose()
-        try:
-            return await self._send(request, body)
-        except httpx2.TransportError as error:
-            return self._away(error)
+            return self._session_id != lost or await self._repeat_initialize(request)
 
-    async def _renew_session(self, request: httpx2.Request) -> bool:
-        """Repeat the host's `initialize`; False if that cannot be done."""
+    async def _repeat_initialize(self, request: httpx2.Request) -> bool:
         if self._initialize is None:
             return False
         headers = httpx2.Headers(request.headers)
         del headers[MCP_SESSION_ID]
-        del headers["content-length"]
         hello = httpx2.Request("POST", request.url, headers=headers, extensions=request.extensions)
-        try:
-            response = await self._send(hello, self._initialize)
-            await response.aread()
-            session_id = response.headers.get(MCP_SESSION_ID)
-            if response.status_code != 200 or session_id is None:
-                return False
-            hello.headers[MCP_SESSION_ID] = session_id
-            ready = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-            await (await self._send(hello, ready, session_id=session_id)).aread()
-        except httpx2.TransportError:
+        response = await self._send(hello, self._initialize)
+        await response.aread()
+        session_id = response.headers.get(MCP_SESSION_ID)
+        if response.status_code != 200 or session_id is None:
             return False
+        hello.headers[MCP_SESSION_ID] = session_id
+        ready = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        await (await self._send(hello, ready, session_id=session_id)).aread()
         logger.info("the service was started again: opened a new MCP session")
         self._session_id = session_id
         return True
@@ -234,12 +247,26 @@ class ServiceTransport(httpx2.AsyncBaseTransport):
     def _away(self, error: httpx2.TransportError) -> httpx2.Response:
         logger.warning("the service cannot be reached: %s", type(error).__name__)
         where = "that this server had joined" if self._target is None else f"at {self._target.url}"
-        message = (
+        return _to_error(
+            503,
             f"The ci-tools service {where} cannot be reached ({type(error).__name__}). "
-            "Start `ci-tools serve` again, or restart this MCP server; sessions and files are kept."
+            "Start `ci-tools serve` again, or restart this MCP server; sessions and files stay.",
         )
-        body = {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": message}}
-        return httpx2.Response(503, json=body)
+
+
+def _lacks_session(request: httpx2.Request, response: httpx2.Response) -> bool:
+    """Whether the service does not know the MCP session, as after its restart."""
+    return (
+        response.status_code == 404
+        and request.method == "POST"
+        and MCP_SESSION_ID in request.headers
+    )
+
+
+def _to_error(status: int, message: str) -> httpx2.Response:
+    """Return an HTTP answer that the mcp package hands to the host as a JSON-RPC error."""
+    error = {"code": INTERNAL_ERROR, "message": message}
+    return httpx2.Response(status, json={"jsonrpc": "2.0", "id": None, "error": error})
 
 
 def _method(body: bytes) -> str | None:

@@ -15,7 +15,7 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import TypeAlias
 
-from ci_tools.errors import ConfigurationError
+from ci_tools import ConfigurationError
 
 _Json: TypeAlias = "None | bool | int | str | list[_Json] | dict[str, _Json]"
 

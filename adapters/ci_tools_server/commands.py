@@ -12,7 +12,7 @@ import typer
 from ci_tools_server.client_config import DISTRIBUTION, Client
 
 if TYPE_CHECKING:
-    from ci_tools.service import SessionService
+    from ci_tools import SessionService
 
 application = typer.Typer(
     name="ci-tools",
@@ -59,7 +59,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve MCP over HTTP at /mcp, with tickets for large files, health and metrics."""
-    from ci_tools.settings import Settings
+    from ci_tools import Settings
     from ci_tools_server.serve import serve as run
 
     given = {"host": host, "port": port, "auth": auth}
@@ -81,7 +81,7 @@ def demo(
 @application.command()
 def doctor() -> None:
     """Check what works on this machine, what is missing, and what to do."""
-    from ci_tools.settings import Settings
+    from ci_tools import Settings
     from ci_tools_server.doctor import examine
 
     raise typer.Exit(examine(Settings()))
@@ -172,8 +172,7 @@ def erase_principal(
 def _with_service(use: "Callable[[SessionService], Awaitable[None]]") -> None:
     import anyio
 
-    from ci_tools import open_service
-    from ci_tools.settings import Settings
+    from ci_tools import Settings, open_service
     from ci_tools_server.logs import configure_logs
 
     async def run() -> None:

@@ -15,11 +15,7 @@ import anyio
 from rich.console import Console
 from rich.markup import escape
 
-from ci_tools import open_service
-from ci_tools.errors import CIToolsError
-from ci_tools.models import StepStatus
-from ci_tools.service import SessionService
-from ci_tools.settings import Settings
+from ci_tools import CIToolsError, SessionService, Settings, StepStatus, open_service
 from ci_tools_server.logs import configure_logs
 from ci_tools_server.run_file import find_run
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ci_tools.models import RunStep
+from ci_tools import RunStep
 
 _STEP_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
 """Upper bounds in seconds."""
@@ -13,7 +13,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._sessions = self._gauge("live_sessions", "Sessions that this process has in hand.")
+        self._sessions = self._gauge("sessions", "Sessions that exist, of all processes.")
+        self._kernels = self._gauge("live_kernels", "Sessions that have a kernel.")
+        self._bytes = self._gauge("stored_bytes", "Bytes of files, texts and workspaces.")
         self._unfinished = self._gauge("unfinished_steps", "Steps that wait or run here.")
         self._steps = Counter(
             "ci_tools_steps", "Run steps that ended here.", ["status"], registry=self._registry
@@ -54,8 +56,12 @@ class Metrics:
         """Count the bytes of an upload or a download."""
         self._ticket_bytes.labels(action=action).inc(size)
 
-    def to_text(self, *, live_sessions: int, unfinished_steps: int) -> bytes:
-        """Return everything in the text exposition format."""
-        self._sessions.set(live_sessions)
+    def to_text(
+        self, *, sessions: int, kernels: int, stored_bytes: int, unfinished_steps: int
+    ) -> bytes:
+        """Return everything in the text exposition format; the arguments are of this moment."""
+        self._sessions.set(sessions)
+        self._kernels.set(kernels)
+        self._bytes.set(stored_bytes)
         self._unfinished.set(unfinished_steps)
         return generate_latest(self._registry)

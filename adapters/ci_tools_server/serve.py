@@ -11,10 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 import uvicorn
 
-from ci_tools import open_service
-from ci_tools.errors import ConfigurationError
-from ci_tools.service import SessionService
-from ci_tools.settings import Settings
+from ci_tools import ConfigurationError, SessionService, Settings, open_service
 from ci_tools_server.app import create_app, to_base_url
 from ci_tools_server.logs import configure_logs
 from ci_tools_server.origin import is_loopback

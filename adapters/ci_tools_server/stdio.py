@@ -5,23 +5,26 @@ ways needs is imported when it is taken, and the command line is not read by typ
 """
 
 import argparse
+import importlib
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 
-from ci_tools.errors import ConfigurationError
-from ci_tools.settings import Settings
+from ci_tools import ConfigurationError, Settings, open_service
 from ci_tools_server.host import watch_host
 from ci_tools_server.logs import configure_logs
+from ci_tools_server.origin import is_loopback
 from ci_tools_server.run_file import find_run
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
-    from ci_tools.service import SessionService
+    from ci_tools import SessionService
     from ci_tools_server.bridge import Target
 
 logger = logging.getLogger(__name__)
@@ -43,7 +46,14 @@ def run_command(arguments: Sequence[str], *, token: str) -> None:
         else:
             from ci_tools_server.bridge import bridge
 
-            anyio.run(lambda: bridge(find_target, default_session=options.default_session))
+            anyio.run(
+                partial(
+                    bridge,
+                    find_target,
+                    default_session=options.default_session,
+                    proxy=find_proxy(options.server),
+                )
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,12 +79,20 @@ def _parser() -> argparse.ArgumentParser:
 def _serve_alone(settings: Settings, *, default_session: bool) -> None:
     from ci_tools_mcp import create_server
 
-    def open_service_late() -> "AbstractAsyncContextManager[SessionService]":
-        from ci_tools import open_service
+    @asynccontextmanager
+    async def open_responsively() -> "AsyncIterator[SessionService]":
+        # In a thread: 0.3 s of imports would hold up the host's next requests.
+        await anyio.to_thread.run_sync(_import_stores)
+        async with open_service(settings) as service:
+            yield service
 
-        return open_service(settings)
+    create_server(open_responsively, default_session=default_session).run("stdio")
 
-    create_server(open_service_late, default_session=default_session).run("stdio")
+
+def _import_stores() -> None:
+    for name in ("ci_tools.stores.records", "ci_tools.stores.blobs", "ci_tools_jupyter"):
+        with suppress(ImportError):  # `open_service` says better what is missing
+            importlib.import_module(name)
 
 
 def _running_target(settings: Settings) -> "Callable[[], Target | None] | None":
@@ -89,6 +107,18 @@ def _running_target(settings: Settings) -> "Callable[[], Target | None] | None":
     return find_target
 
 
+def find_proxy(server: str | None) -> str | None:
+    """Return the proxy that the environment names for an address; none for this machine."""
+    address = urlsplit(server or "")
+    if not address.hostname or is_loopback(address.hostname):
+        return None
+    import urllib.request
+
+    if urllib.request.proxy_bypass(address.hostname):
+        return None
+    return urllib.request.getproxies().get(address.scheme)
+
+
 def _fixed_target(server: str, token: str) -> "Callable[[], Target | None]":
     from ci_tools_server.bridge import Target
 
@@ -97,7 +127,7 @@ def _fixed_target(server: str, token: str) -> "Callable[[], Target | None]":
         raise ConfigurationError(
             f"--server {server!r} is no address: give one like https://ci.example.org"
         )
-    if token and address.scheme == "http" and address.hostname not in ("localhost", "127.0.0.1"):
+    if token and address.scheme == "http" and not is_loopback(address.hostname):
         logger.warning("the token is sent unencrypted: use https://")
     url = server.rstrip("/").removesuffix("/mcp") + "/mcp"
     target = Target(url=url, token=token)

@@ -17,9 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ci_tools.errors import CIToolsError, FileTooLargeError, LimitError
-from ci_tools.models import File
-from ci_tools.service import SessionService
+from ci_tools import CIToolsError, File, FileTooLargeError, LimitError, SessionService
 from ci_tools_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ci_tools.models import RunStep, StepStatus
+from ci_tools import RunStep, StepStatus
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

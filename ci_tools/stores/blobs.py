@@ -7,8 +7,8 @@ obstore's own stream reads ahead without a bound, and on a local disk it is ten 
 
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -38,6 +38,12 @@ _REMOTE_BLOCK = 8 << 20
 _RETRY_TIME = timedelta(seconds=30)
 """How long a request to a remote store is tried again."""
 
+_CLEAN_UP = 10.0
+"""Seconds to take back what was written of an upload that failed."""
+
+_FINISH = 120.0
+"""Seconds to send the last parts of an upload and have it made an object."""
+
 _DELETES_AT_ONCE = 16
 """Requests to delete that are under way together."""
 
@@ -55,14 +61,32 @@ class BlobStore:
     async def put(self, chunks: AsyncIterator[bytes], *, principal: str) -> str:
         """Store a stream and return its key; on an error nothing of it is kept."""
         key = _new_key(principal)
-        with _store_errors(key):
-            writer = obstore.open_writer_async(
-                self._store, key, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE
-            )
-            async with writer:
-                async for chunk in chunks:
-                    await writer.write(chunk)
+        async with self._open_writer(key) as write:
+            async for chunk in chunks:
+                await write(chunk)
         return key
+
+    @asynccontextmanager
+    async def _open_writer(self, key: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Yield what takes bytes; the object is there when the block has ended without error."""
+        writer = obstore.open_writer_async(
+            self._store, key, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE
+        )
+
+        async def write(chunk: bytes) -> None:
+            with _store_errors(key):
+                await writer.write(chunk)
+
+        await writer.__aenter__()
+        try:
+            yield write
+        except BaseException as exc:
+            # Shielded: cancelled once more, it would leave its parts behind.
+            with suppress(BaseError), anyio.move_on_after(_CLEAN_UP, shield=True):
+                await writer.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        with _store_errors(key), anyio.fail_after(_FINISH, shield=True):
+            await writer.__aexit__(None, None, None)
 
     async def put_bytes(self, content: bytes, *, principal: str) -> str:
         """Store a few bytes and return their key."""
@@ -204,6 +228,6 @@ def _store_errors(key: str) -> Iterator[None]:
         yield
     except FileNotFoundError as exc:
         raise NotFoundError("object", key) from exc
-    except BaseError as exc:
+    except (BaseError, TimeoutError) as exc:
         # Only the kind: the text may hold an address with its signature.
         raise StoreError(f"The object store failed: {type(exc).__name__}.") from exc

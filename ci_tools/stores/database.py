@@ -28,3 +28,7 @@ class Database(Protocol):
         may be run again from the start when another process was in the way.
         """
         ...
+
+    async def forget_deleted(self) -> None:
+        """Remove what was deleted from the disk too, as far as the database can be told to."""
+        ...

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select
 
 from ci_tools.errors import LimitError, NotFoundError
 from ci_tools.models import File
-from ci_tools.stores.nouns import StoredFile
+from ci_tools.stores.nouns import Load, StoredFile
 from ci_tools.stores.schema import Now, files, sessions, steps
 from ci_tools.stores.sessions import get_session, lock_principal
 
@@ -105,6 +105,17 @@ def delete_files_of(conn: Connection, principal: str) -> list[str]:
     return list(
         conn.scalars(delete(files).where(files.c.principal == principal).returning(files.c.key))
     )
+
+
+def measure_load(conn: Connection) -> Load:
+    """Count what is kept for all principals."""
+    count, kernels, workspaces = conn.execute(
+        select(func.count(), func.count(sessions.c.kernel), func.sum(sessions.c.workspace_bytes))
+    ).one()
+    uploads = conn.scalar(select(func.sum(files.c.size)))
+    texts = conn.scalar(select(func.sum(steps.c.stored_bytes)).where(steps.c.stored_bytes > 0))
+    stored = sum(int(size or 0) for size in (workspaces, uploads, texts))
+    return Load(sessions=count, kernels=kernels, stored_bytes=stored)
 
 
 def stored_bytes(conn: Connection, *, principal: str) -> int:

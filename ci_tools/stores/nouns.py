@@ -27,6 +27,18 @@ class StoredFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is kept for all principals together."""
+
+    sessions: int
+    kernels: int
+    """Sessions that have a kernel, wherever it runs."""
+
+    stored_bytes: int
+    """Bytes of files, of texts and outputs of steps, and of workspaces."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Token:
     """A bearer token, whose secret only its holder knows."""
 

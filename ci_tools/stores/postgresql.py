@@ -50,6 +50,9 @@ class PostgreSQLDatabase:
             raise _store_error(exc) from exc
         return result
 
+    async def forget_deleted(self) -> None:
+        """Do nothing: when deleted rows leave the disk is up to the server's vacuuming."""
+
 
 @asynccontextmanager
 async def open_postgresql(url: URL) -> AsyncIterator[PostgreSQLDatabase]:

@@ -26,10 +26,10 @@ from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.codec import outputs_from_text, outputs_to_text
 from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import prepare
-from ci_tools.stores.nouns import Admission, StoredFile, Ticket, Token
+from ci_tools.stores.nouns import Admission, Load, StoredFile, Ticket, Token
 from ci_tools.stores.sqlite import open_sqlite
 
-__all__ = ["Admission", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
+__all__ = ["Admission", "Load", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
 
 OUTPUTS_IN_ROW = 256_000
 """Bytes of outputs that are kept in a step's row; larger ones go to the object store."""
@@ -295,6 +295,10 @@ class RecordStore:
         """Count the bytes that `put_file` limits."""
         return await self._database.read(partial(files.stored_bytes, principal=principal))
 
+    async def measure_load(self) -> Load:
+        """Count what is kept for all principals; for operators."""
+        return await self._database.read(files.measure_load)
+
     # Tokens, tickets and principals
 
     async def add_token(self, token: Token, *, digest: str) -> Token:
@@ -329,10 +333,15 @@ class RecordStore:
         return await self._database.write(partial(access.take_ticket, digest=digest, action=action))
 
     async def erase_principal(self, principal: str) -> list[str]:
-        """Delete everything of a principal; return the object-store keys that are garbage now."""
-        return await self._database.write(
+        """Delete everything of a principal; return the object-store keys that are garbage now.
+
+        In SQLite nothing of it is left on the disk; a PostgreSQL server vacuums in its own time.
+        """
+        keys = await self._database.write(
             partial(access.erase_principal, principal=principal), bulk=True
         )
+        await self._database.forget_deleted()
+        return keys
 
 
 def open_records(settings: Settings, blobs: BlobStore) -> AbstractAsyncContextManager[RecordStore]:

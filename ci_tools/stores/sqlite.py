@@ -32,6 +32,9 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 15.0
 """Seconds to wait in a thread for another process to finish writing."""
 
+_FORGET_TIMEOUT = 2.0
+"""Seconds to wait for readers in other processes before the log is emptied."""
+
 _CHECKPOINT_WRITES = 500
 """Transactions after which the write-ahead log is copied into the database file."""
 
@@ -91,16 +94,30 @@ class SQLiteDatabase:
         self._writes += 1
         if self._writes >= _CHECKPOINT_WRITES:
             self._writes = 0
-            await self._checkpoint()
+            await self._checkpoint("PASSIVE")
         return result
 
-    async def _checkpoint(self) -> None:
+    async def forget_deleted(self) -> None:
+        """Empty the log; in the file itself, what is deleted is overwritten at once.
+
+        While another process reads an old state of the file, the log has to stay; it is emptied
+        when the last process closes the file.
+        """
+        async with self._hot.lock:
+            await self._checkpoint("TRUNCATE", timeout=_FORGET_TIMEOUT)
+
+    async def _checkpoint(self, mode: str, *, timeout: float = 0) -> None:
+        """Copy the log into the database file."""
+
+        def checkpoint() -> None:
+            self._bulk.raw.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+            self._bulk.raw.execute(f"PRAGMA wal_checkpoint({mode})")
+            self._bulk.raw.execute("PRAGMA busy_timeout = 0")
+
         with anyio.CancelScope(shield=True):
             async with self._bulk.lock:
                 with suppress(sqlite3.Error):  # another process may be doing it
-                    await to_thread.run_sync(
-                        self._bulk.raw.execute, "PRAGMA wal_checkpoint(PASSIVE)"
-                    )
+                    await to_thread.run_sync(checkpoint)
 
 
 async def _run(connected: _Connected, work: Work[T], begin: str, bulk: bool) -> T:
@@ -159,6 +176,7 @@ def _connect(engine: Engine) -> _Connected:
         _use_wal(raw)
         raw.execute("PRAGMA synchronous = NORMAL")
         raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA secure_delete = ON")
         raw.execute("PRAGMA wal_autocheckpoint = 0")
     except BaseException:
         connection.close()

@@ -254,15 +254,19 @@ class JupyterBackend:
         """
         server = self._find_server_of(ref)
         remote = self._remotes.get(ref.server)
-        comforts = remote is not None and ref.language == "python"
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            kernel = JupyterKernel(
-                ref=ref,
-                server=server,
-                channels=self._parked.pop(ref.kernel_id, None),
-                files_expression=FILES if comforts else None,
-            )
+            parked = self._parked.pop(ref.kernel_id, None)
+            if remote is not None and ref.language == "python":
+                kernel = JupyterKernel(
+                    ref=ref,
+                    server=server,
+                    channels=parked,
+                    files_expression=FILES,
+                    on_reply=remote.learn_digests,
+                )
+            else:
+                kernel = JupyterKernel(ref=ref, server=server, channels=parked)
             tasks.start_soon(kernel.run)
             tasks.start_soon(kernel.watch)
             try:

@@ -104,6 +104,7 @@ async def open_channels(
             max_size=None,
             max_queue=None,
             create_connection=Channels,
+            proxy=None if address.is_local else True,
             **options,
         )
     except InvalidStatus as exc:

@@ -25,12 +25,15 @@ from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
 from ci_tools.kernel import FileStat
 from ci_tools.workspace import check_path
 from ci_tools_jupyter.remote import RemoteServer
-from ci_tools_jupyter.server import quote_path
+from ci_tools_jupyter.server import quote_path, to_object
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 """Bytes of a file in one request; larger ones are slower and cost the server memory."""
+
+HASH_LIMIT = 64 << 20
+"""Bytes of a file that is downloaded only to compute its SHA-256."""
 
 PART = ".ci-tools-part"
 """The end of the names of files that are not complete yet."""
@@ -88,7 +91,15 @@ class ContentsWorkspace:
         return _to_stat(path, await self._get_file(path))
 
     async def sha256(self, path: str) -> str | None:
-        """Return the file's SHA-256 in hex, computed while it is streamed here."""
+        """Return the file's SHA-256 in hex.
+
+        A Python kernel has told it for files that its last execution changed; that of others is
+        computed while they are streamed here, and is None above `HASH_LIMIT`.
+        """
+        stat = await self.stat(path)
+        told = self._remote.find_digest(f"{self.root}/{stat.path}", stat)
+        if told is not None or stat.size > HASH_LIMIT:
+            return told
         digest = hashlib.sha256()
         async with self.open_file(path) as chunks:
             async for chunk in chunks:
@@ -113,7 +124,7 @@ class ContentsWorkspace:
                 if response.status_code not in (200, 206):
                     raise self._to_error(path, response)
                 skip = offset if response.status_code == 200 else 0
-                yield _cut(response.aiter_raw(CHUNK), skip, end - offset)
+                yield _cut(response.aiter_raw(), skip, end - offset)
         except httpx2.HTTPError as exc:
             raise self._server.to_unavailable(exc) from exc
 
@@ -244,8 +255,7 @@ class ContentsWorkspace:
             return None
         if response.status_code != 200:
             raise self._server.to_error(response)
-        model = response.json()
-        return model if isinstance(model, dict) else None
+        return to_object(response)
 
     async def _request(
         self, method: str, path: str, content: bytes | None = None

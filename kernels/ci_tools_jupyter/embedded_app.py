@@ -1,12 +1,14 @@
-"""The Jupyter Server that `embedded_child` runs: its settings and two small improvements."""
+"""The Jupyter Server that `embedded_child` runs: its settings and a few improvements."""
 
 import json
 import os
 import warnings
 from typing import Any
 
+from jupyter_server._tz import utcnow
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
@@ -48,6 +50,32 @@ class QuickConnection(ZMQChannelsWebsocketConnection):
         return super().connect()
 
 
+class QuickKernels(AsyncMappingKernelManager):
+    """Keeps watch over kernels at a fraction of the usual cost, which is paid per message."""
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Note whether a kernel is busy, and when it last was."""
+        start: Any = super().start_watching_activity
+        start(kernel_id)
+        kernel = self._kernels[kernel_id]
+        kernel._activity_stream.on_recv(lambda parts: self._note_activity(kernel, parts))
+
+    def _note_activity(self, kernel: Any, parts: list[bytes]) -> None:
+        _, (_, header, parent, _, content, *_) = kernel.session.feed_identities(parts)
+        parent_type = json.loads(parent).get("msg_type")
+        message_type = json.loads(header).get("msg_type")
+        untracked = self.untracked_message_types
+        tracked = parent_type not in untracked
+        if tracked or kernel.execution_state == "busy" or message_type not in untracked:
+            self.last_kernel_activity = kernel.last_activity = utcnow()
+        if message_type == "status":
+            state = json.loads(content).get("execution_state")
+            if tracked:
+                kernel.execution_state = state
+            elif kernel.execution_state == "starting" and state != "starting":
+                kernel.execution_state = "idle"
+
+
 def run_app(options: dict[str, Any], ready: int) -> None:
     """Run the server until it is told to stop; tell `ready` (a descriptor) its port first."""
     folder = options["folder"]
@@ -55,6 +83,7 @@ def run_app(options: dict[str, Any], ready: int) -> None:
     os.environ["JUPYTER_CONFIG_PATH"] = os.path.join(folder, "config")
     os.environ["JUPYTER_RUNTIME_DIR"] = os.path.join(folder, "runtime")
     app = ServerApp.instance(config=_to_config(options))
+    app.no_browser_open_file = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         app.initialize(argv=[], find_extensions=False)
@@ -84,12 +113,12 @@ def _to_config(options: dict[str, Any]) -> Config:
     config.ServerApp.update(
         root_dir=options["root"],
         open_browser=False,
-        no_browser_open_file=True,
         allow_root=True,
         terminals_enabled=False,
         jpserver_extensions={},
         log_level="WARN",
         disable_check_xsrf=False,
+        kernel_manager_class=QuickKernels,
         kernel_websocket_connection_class=QuickConnection,
     )
     if options["socket"] is not None:

@@ -24,6 +24,10 @@ WATCH_INTERVAL = 1.0
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+_SLOW_MODULES = ("rfc3987_syntax", "isoduration")
+"""Optional modules of jsonschema, for checks that the server never makes: the first builds a
+grammar when it is imported, which is two thirds of the server's whole start."""
+
 _KILL_ROUNDS = 10
 """Rounds of killing; processes may be forked while others are killed."""
 
@@ -32,10 +36,12 @@ def main() -> None:
     """Run the server that standard input describes until it, or the parent, ends."""
     options = json.loads(sys.stdin.buffer.readline())
     ready = _take_standard_output()
-    clean_up = _once(lambda: _clean_up(options["folder"]))
+    clean_up = _once(lambda: _clean_up(options["folder"], options["socket"]))
     for watch in (_watch_pipe, _watch_parent):
         threading.Thread(target=watch, args=(options["parent"], clean_up), daemon=True).start()
     _adopt_orphans()
+    for name in _SLOW_MODULES:
+        sys.modules[name] = None  # type: ignore[assignment] # an import of it fails from now on
     try:
         # After the watching has begun, because it takes most of a second.
         from ci_tools_jupyter.embedded_app import run_app
@@ -108,8 +114,8 @@ def _list_children(*, recursive: bool) -> list[Any]:
     return []
 
 
-def _clean_up(folder: str) -> None:
-    """Kill every process below this one, remove the server's folder and end."""
+def _clean_up(folder: str, socket: str | None) -> None:
+    """Kill every process below this one, remove the server's files and end."""
     for _ in range(_KILL_ROUNDS):
         children = [child for child in _list_children(recursive=True) if child.is_running()]
         alive = [child for child in children if not _is_zombie(child)]
@@ -122,6 +128,11 @@ def _clean_up(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         os.unlink(folder + ".json")
+    if socket is not None:
+        with suppress(OSError):
+            os.unlink(socket)
+        with suppress(OSError):  # where it is not in the server's folder, it has one of its own
+            os.rmdir(os.path.dirname(socket))
     os._exit(0)
 
 

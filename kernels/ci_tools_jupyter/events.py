@@ -1,6 +1,5 @@
 """Jupyter messages as events of the core; pure, without I/O."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -135,20 +134,39 @@ def _to_status(status: Any) -> Literal["ok", "error", "aborted"]:
 
 def _to_files(expressions: Any) -> tuple[FileStat, ...] | None:
     """Read the listing of the working folder that the kernel made after the code."""
+    match _to_listing(expressions):
+        case {"files": list(rows)}:
+            return to_file_stats(rows)
+        case _:
+            return None
+
+
+def to_digests(reply: JsonObject) -> dict[FileStat, str]:
+    """Read the SHA-256 of each changed file that a reply tells, by its absolute path."""
+    match _to_listing(reply.get("user_expressions")):
+        case {"root": str(root), "digests": dict(digests)}:
+            found = {}
+            for path, digest in digests.items():
+                match digest:
+                    case [int(size), int() | float() as modified_at, str(sha256)]:
+                        place = f"{root}/{path}"
+                        stat = FileStat(path=place, size=size, modified_at=float(modified_at))
+                        found[stat] = sha256
+            return found
+        case _:
+            return {}
+
+
+def _to_listing(expressions: Any) -> Any:
     match expressions:
         case {"files": {"status": "ok", "data": dict(data)}}:
-            return to_file_stats(data.get(FILES_MEDIA_TYPE))
+            return data.get(FILES_MEDIA_TYPE)
         case _:
             return None
 
 
 def to_file_stats(rows: Any) -> tuple[FileStat, ...] | None:
     """Read `[path, size, modified_at]` rows; None if they are anything else."""
-    if isinstance(rows, str):
-        try:
-            rows = json.loads(rows)
-        except ValueError:
-            return None
     if not isinstance(rows, list):
         return None
     files = []

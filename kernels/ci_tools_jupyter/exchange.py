@@ -1,6 +1,7 @@
 """What waits for a kernel's answers: executions and small requests of our own; without I/O."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -38,9 +39,12 @@ class Exchange(Protocol):
 class JupyterExecution:
     """Code that a kernel has been given; implements `ci_tools.kernel.Execution`."""
 
-    def __init__(self, id: str) -> None:
+    def __init__(
+        self, id: str, *, on_reply: Callable[[JsonObject], None] = lambda reply: None
+    ) -> None:
         self.id = id
         self.done = False
+        self._on_reply = on_reply
         self._events: deque[KernelEvent] = deque()
         self._arrived = anyio.Event()
         self._error: BackendError | None = None
@@ -111,6 +115,7 @@ class JupyterExecution:
         if self.done:
             return
         self.done = True
+        self._on_reply(reply)
         self._events.extend(to_reply_events(reply, failed=self._failed))
         self.put(to_done(reply))
 

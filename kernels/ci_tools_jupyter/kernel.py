@@ -13,7 +13,7 @@ signs its messages with its own `session`; the one that we started is part of `K
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 import anyio
@@ -24,6 +24,7 @@ from ci_tools.errors import (
     BackendError,
     KernelDiedError,
     KernelLostError,
+    LimitError,
     ServerUnavailableError,
 )
 from ci_tools.kernel import OutputLost, Workspace
@@ -35,6 +36,7 @@ from ci_tools_jupyter.pings import StallDetector, to_delay
 from ci_tools_jupyter.server import JupyterServer
 from ci_tools_jupyter.wire import (
     FrameError,
+    JsonObject,
     Message,
     Request,
     decode,
@@ -44,7 +46,7 @@ from ci_tools_jupyter.wire import (
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds in which a server that went away may come back."""
 
 FIRST_DELAY = 0.05
@@ -61,6 +63,10 @@ PROVEN_FOR = 5.0
 
 SILENCE = 4.0
 """Seconds without a message after which a pending execution's kernel is asked about by REST."""
+
+CODE_LIMIT = 1_500_000
+"""Characters of code; a server closes connections on messages above 10 MiB, and each character
+may need 6 bytes."""
 
 _ENDED = frozenset({"starting", "restarting", "dead"})
 """States of a kernel that has lost its variables, once it was up."""
@@ -82,10 +88,12 @@ class JupyterKernel:
         server: JupyterServer,
         channels: Channels | None = None,
         files_expression: str | None = None,
+        on_reply: Callable[[JsonObject], None] = lambda reply: None,
     ) -> None:
         self.ref = ref
         self.workspace: Workspace | None = None
         self._server = server
+        self._on_reply = on_reply
         self._channel_id, self._signature = split_channel_id(ref.channel_id)
         self._expressions = {FILES_EXPRESSION: files_expression} if files_expression else {}
         self._exchanges: dict[str, Exchange] = {}
@@ -99,6 +107,7 @@ class JupyterKernel:
         self._heard_at = anyio.current_time()
         self._pings = 0
         self._detector = StallDetector()
+        self._over_tcp = False
         if channels is not None:
             self._adopt(channels)
             self._usable.set()
@@ -114,8 +123,7 @@ class JupyterKernel:
             self._forget_channels()  # the reader has not noticed yet
         if self._channels is None or not self._usable.is_set():
             self._wanted.set()
-            with anyio.move_on_after(PATIENCE + VERIFY_TIMEOUT):
-                await self._usable.wait()
+            await self._wait_until_usable()
         self._check()
 
     async def execute(self, code: str, *, execution_id: str) -> JupyterExecution:
@@ -124,10 +132,15 @@ class JupyterKernel:
         Raises:
             KernelLostError: The kernel is gone.
             ServerUnavailableError: Its server is.
+            LimitError: The code is too long.
         """
+        if len(code) > CODE_LIMIT:
+            raise LimitError(
+                f"The code is longer than {CODE_LIMIT} characters; upload a file and run that."
+            )
         if any(isinstance(exchange, JupyterExecution) for exchange in self._exchanges.values()):
             raise RuntimeError("an execution of this kernel is pending")
-        execution = JupyterExecution(execution_id)
+        execution = JupyterExecution(execution_id, on_reply=self._on_reply)
         request = to_execute_request(
             code, id=execution_id, sender=self._channel_id, expressions=self._expressions
         )
@@ -231,6 +244,15 @@ class JupyterKernel:
         else:
             self._heard_at = anyio.current_time()
 
+    async def _wait_until_usable(self) -> None:
+        """Wait for a connection over which the kernel has said who it is, or is too busy to."""
+        with anyio.move_on_after(PATIENCE + VERIFY_TIMEOUT):
+            while not self._usable.is_set():
+                with anyio.move_on_after(VERIFY_TIMEOUT):
+                    await self._usable.wait()
+                if self._channels is not None:
+                    return
+
     # --- receiving
 
     async def _read(self, channels: Channels) -> None:
@@ -256,7 +278,7 @@ class JupyterKernel:
             logger.warning("kernel %s sent %s", self.ref.kernel_id, exc)
 
     def _hand_over(self, exchange: Exchange, message: Message) -> None:
-        if not self._detector.stalling:
+        if self._over_tcp and not self._detector.stalling:
             self._detector.note(message.sent_at, time.time())
             if self._detector.stalling:
                 self._stalling.set()
@@ -349,6 +371,7 @@ class JupyterKernel:
 
     def _adopt(self, channels: Channels) -> None:
         self._channels = channels
+        self._over_tcp = channels.over_tcp
         self._detector = StallDetector(stalling=not channels.acknowledges)
 
     async def _probe(self) -> None:

@@ -24,11 +24,15 @@ PART = ".ci-tools-part"
 LISTED = 10000
 """Files that are listed after an execution; of more, nothing is said."""
 
+HASHED = 64 << 20
+"""Bytes of changed files that are hashed after an execution."""
+
 BLOCK = 1 << 20
 
 root = ""
 hidden = False
 parts: dict[str, Any] = {}
+known: dict[str, Any] = {}
 
 
 class Answer:
@@ -53,6 +57,7 @@ def enter(folder: str) -> Answer:
     hidden = True
     os.makedirs(root, exist_ok=True)
     os.chdir(root)
+    _note_changes()
     get_ipython().kernel.comm_manager.register_target(COMM_TARGET, _on_open)
     return hello()
 
@@ -61,6 +66,7 @@ def stay() -> Answer:
     """Take the folder that the kernel was started in, whose server hides hidden files."""
     global root
     root = os.getcwd()
+    _note_changes()
     return hello()
 
 
@@ -77,9 +83,30 @@ def remove() -> Answer:
 
 
 def files() -> Answer:
-    """List the session's files for the reply of an execution."""
+    """List the session's files for the reply of an execution, changed ones with their SHA-256."""
+    found, changed = _note_changes()
+    if len(found) > LISTED:
+        return Answer(None)
+    digests = {}
+    budget = HASHED
+    for path, size, modified in changed:
+        budget -= size
+        if budget < 0:
+            break
+        try:
+            digests[path] = [size, modified, _hash(_place(path))]
+        except OSError:
+            continue
+    return Answer({"root": root, "files": found, "digests": digests})
+
+
+def _note_changes() -> tuple[list[Any], list[Any]]:
+    """Return all files, and those that are not as they were at the last call."""
     found = _list(LISTED + 1)
-    return Answer(found if len(found) <= LISTED else None)
+    changed = [row for row in found if known.get(row[0]) != row]
+    known.clear()
+    known.update((row[0], row) for row in found)
+    return found, changed
 
 
 def _list(limit: int) -> list[Any]:
@@ -138,6 +165,14 @@ def _regular(path: str) -> tuple[str, os.stat_result]:
     return place, facts
 
 
+def _hash(place: str) -> str:
+    digest = hashlib.sha256()
+    with open(place, "rb") as file:
+        for block in iter(lambda: file.read(BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _on_open(comm: Any, message: Any) -> None:
     comm.on_msg(lambda received: _on_message(comm, received))
 
@@ -164,12 +199,7 @@ def _do_stat(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any
 
 
 def _do_sha256(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    place, _ = _regular(request["path"])
-    digest = hashlib.sha256()
-    with open(place, "rb") as file:
-        for block in iter(lambda: file.read(BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest(), []
+    return _hash(_regular(request["path"])[0]), []
 
 
 def _do_read(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:

@@ -1,17 +1,23 @@
 """A remote server that the settings name, and where sessions live on it."""
 
 import posixpath
+from dataclasses import replace
 
 import anyio
 
+from ci_tools.kernel import FileStat
 from ci_tools.settings import JupyterServerProfile
+from ci_tools_jupyter.events import to_digests
 from ci_tools_jupyter.greeting import HELLO, MODULE, to_folder
 from ci_tools_jupyter.kernel import JupyterKernel
 from ci_tools_jupyter.server import JupyterServer, ServerAddress
-from ci_tools_jupyter.wire import to_execute_request
+from ci_tools_jupyter.wire import JsonObject, to_execute_request
 
 ANSWER_TIMEOUT = 2.0
 """Seconds that a kernel has for a question of ours; a busy one is not asked again."""
+
+DIGESTS_KEPT = 10_000
+"""Files whose SHA-256 is remembered until somebody asks for it."""
 
 
 class RemoteServer:
@@ -22,6 +28,7 @@ class RemoteServer:
         self.root: str | None = None
         """The absolute path of the server's root directory, once a kernel has told it."""
 
+        self._digests: dict[FileStat, str] = {}
         self.server = JupyterServer(
             ServerAddress(
                 name=f"The Jupyter Server {name!r}",
@@ -51,6 +58,16 @@ class RemoteServer:
             return False
         self.root = found.removesuffix(end) or "/"
         return True
+
+    def learn_digests(self, reply: JsonObject) -> None:
+        """Keep what a kernel's reply says about changed files, for `find_digest`."""
+        self._digests |= to_digests(reply)
+        while len(self._digests) > DIGESTS_KEPT:
+            del self._digests[next(iter(self._digests))]
+
+    def find_digest(self, place: str, stat: FileStat) -> str | None:
+        """Return the SHA-256 of the file at an absolute path, if a kernel told it."""
+        return self._digests.get(replace(stat, path=place))
 
     async def ask_root(self, kernel: JupyterKernel) -> None:
         """Learn where the root is from a kernel that was started before us, if it is idle."""

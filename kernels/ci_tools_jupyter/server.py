@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import anyio
 import httpx2
@@ -50,6 +50,12 @@ class ServerAddress:
     token: str
     socket_path: str | None = None
     """The unix socket to use in place of the address's host and port."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where no proxy must come between."""
+        host = urlsplit(self.url).hostname
+        return self.socket_path is not None or host in ("127.0.0.1", "::1", "localhost")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -102,7 +108,7 @@ class JupyterServer:
     async def list_kernelspecs(self) -> Sequence[KernelSpec]:
         """List the kinds of kernel, the server's default first."""
         response = await self.request("GET", "api/kernelspecs")
-        found = _to_object(self._checked(response))
+        found = to_object(self._checked(response))
         specs = found.get("kernelspecs")
         default = found.get("default")
         listed = [_to_spec(name, spec) for name, spec in (specs or {}).items()]
@@ -134,7 +140,7 @@ class JupyterServer:
         if response.status_code >= 400 and response.status_code not in (401, 403, 404):
             if response.status_code not in _NOT_RUNNING:
                 raise KernelStartError(f"A kernel could not be started: {_reason(response)}.")
-        kernel_id = _to_object(self._checked(response)).get("id")
+        kernel_id = to_object(self._checked(response)).get("id")
         if not isinstance(kernel_id, str):
             raise ServerUnavailableError(f"{self.address.name} gave no kernel id.")
         return kernel_id
@@ -148,7 +154,7 @@ class JupyterServer:
         response = await self.request("GET", _kernel_path(kernel_id))
         if _says_lost(response):
             raise KernelLostError(f"{self.address.name} knows no kernel {kernel_id}.")
-        model = _to_object(self._checked(response))
+        model = to_object(self._checked(response))
         connections = model.get("connections")
         return KernelState(
             state=str(model.get("execution_state", "")),
@@ -233,17 +239,17 @@ class JupyterServer:
     def _client(self) -> httpx2.AsyncClient:
         if self._http is None:
             address = self.address
-            local = address.socket_path is not None
+            # Loading certificates takes 20 ms; plain HTTP needs none.
+            verify = address.url.startswith("https:")
             self._http = httpx2.AsyncClient(
                 base_url=address.url,
                 headers=address.headers,
                 timeout=REQUEST_TIMEOUT,
-                # Loading certificates takes 20 ms; plain HTTP needs none.
-                verify=address.url.startswith("https:"),
+                verify=verify,
                 transport=httpx2.AsyncHTTPTransport(uds=address.socket_path, verify=False)
-                if local
+                if address.socket_path is not None
                 else None,
-                trust_env=not local,
+                trust_env=not address.is_local,
             )
         return self._http
 
@@ -263,7 +269,12 @@ def _says_lost(response: httpx2.Response) -> bool:
     return response.status_code == 404 and content_type.startswith("application/json")
 
 
-def _to_object(response: httpx2.Response) -> dict[str, Any]:
+def to_object(response: httpx2.Response) -> dict[str, Any]:
+    """Return the JSON object that an answer holds.
+
+    Raises:
+        ServerUnavailableError: It holds something else.
+    """
     try:
         value = response.json()
     except ValueError:

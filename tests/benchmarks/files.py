@@ -144,12 +144,10 @@ async def measure_download_remote(name: str, *, rounds: int) -> list[Row]:
 
             async def run() -> float:
                 started = perf_counter()
-                async with (
-                    service.open_file(session.id, "big.bin") as chunks,
-                    await anyio.open_file(target, "wb") as file,
-                ):
-                    async for chunk in chunks:
-                        await file.write(chunk)
+                with target.open("wb") as file:
+                    async with service.open_file(session.id, "big.bin") as chunks:
+                        async for chunk in chunks:
+                            file.write(chunk)
                 seconds = perf_counter() - started
                 with target.open("rb") as written:
                     assert hashlib.file_digest(written, "sha256").hexdigest() == digest

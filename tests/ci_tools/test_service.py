@@ -591,6 +591,17 @@ async def test_kernel_that_cannot_start_fails_the_step_and_the_session_recovers(
     assert step.status is StepStatus.COMPLETED
 
 
+async def test_step_that_meets_a_warming_kernel_uses_it(
+    service: SessionService, backend: FakeBackend
+) -> None:
+    session = await service.create_session()
+
+    await service.warm_session(session.id)
+    step = await service.run_code(session.id, "1")
+
+    assert (step.status, step.epoch, backend.started) == (StepStatus.COMPLETED, 1, 1)
+
+
 async def test_notebook_has_every_step(service: SessionService) -> None:
     session = await service.create_session(name="story")
     await service.run_code(session.id, "print('one')")

@@ -505,6 +505,18 @@ async def test_a_listing_that_comes_with_the_reply_is_that_of_the_workspace(
     assert outcome.done.files in (None, tuple(listed))
 
 
+async def test_the_digest_of_a_changed_file_is_that_of_its_bytes(
+    kernel: Kernel, workspace: Workspace
+) -> None:
+    for content in ("one", "two"):
+        await run(kernel, f"open('f', 'w').write({content!r})")
+
+        assert await workspace.sha256("f") == hashlib.sha256(content.encode()).hexdigest()
+    await workspace.write("f", chunked(b"three"))
+
+    assert await workspace.sha256("f") == hashlib.sha256(b"three").hexdigest()
+
+
 async def test_a_removed_workspace_is_empty_when_it_is_opened_again(place: Place) -> None:
     session_id = f"sess_{uuid4().hex}"
     request = WorkspaceRequest(session_id=session_id, server=place.server)

@@ -17,6 +17,7 @@ import anyio.to_thread
 import psutil
 import pytest
 
+import ci_tools_jupyter.embedded
 from ci_tools.errors import KernelDiedError, KernelLostError
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
 from ci_tools.models import DisplayOutput, KernelRef
@@ -160,6 +161,20 @@ async def test_what_a_killed_server_left_is_removed_by_the_next(tmp_path: Path) 
         assert sorted(path.suffix for path in run_folder.iterdir()) == ["", ".json"]
         assert not (run_folder / "0123456789ab").exists()
     assert list(run_folder.iterdir()) == []
+
+
+async def test_where_there_are_no_unix_sockets_tcp_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ci_tools_jupyter.embedded, "_HAS_UNIX_SOCKETS", False)
+    backend = JupyterBackend(state_dir=tmp_path)
+    other = JupyterBackend(state_dir=tmp_path)
+    async with backend.open(), other.open():
+        ref = await start(backend)
+        async with backend.connect(ref) as kernel:
+            await run(kernel, "x = 1")
+        async with other.connect(ref) as kernel:
+            assert (await run(kernel, "x")).result == "1"
 
 
 async def test_a_long_state_directory_is_no_obstacle(tmp_path: Path) -> None:

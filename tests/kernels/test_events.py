@@ -13,7 +13,7 @@ from ci_tools.kernel import (
     OutputLost,
 )
 from ci_tools.models import DisplayOutput, ErrorOutput, StreamOutput
-from ci_tools_jupyter.events import FILES_MEDIA_TYPE, to_done, to_event
+from ci_tools_jupyter.events import FILES_MEDIA_TYPE, to_digests, to_done, to_event
 from ci_tools_jupyter.exchange import JupyterExecution
 from ci_tools_jupyter.wire import Message
 
@@ -103,20 +103,28 @@ def test_similar_text_of_the_code_is_text(name: str, text: str) -> None:
 
 
 def test_a_reply_carries_the_files() -> None:
-    rows = [["a", 1, 2.5], ["b/c", 3, 4]]
-    found = {"files": {"status": "ok", "data": {FILES_MEDIA_TYPE: rows}}}
+    listing = {
+        "root": "/r",
+        "files": [["a", 1, 2.5], ["b/c", 3, 4]],
+        "digests": {"b/c": [3, 4, "abc"], "d": "x"},
+    }
+    found = {"files": {"status": "ok", "data": {FILES_MEDIA_TYPE: listing}}}
+    content = {"status": "ok", "user_expressions": found}
 
-    assert to_done({"status": "ok", "user_expressions": found}).files == (
+    assert to_done(content).files == (
         FileStat(path="a", size=1, modified_at=2.5),
         FileStat(path="b/c", size=3, modified_at=4.0),
     )
+    assert to_digests(content) == {FileStat(path="/r/b/c", size=3, modified_at=4.0): "abc"}
 
 
 @pytest.mark.parametrize("rows", [None, "x", 1, [1], [["a"]], [["a", "1", 2]], [[1, 1, 1]]])
 def test_a_listing_that_is_none_is_no_listing(rows: Any) -> None:
-    found = {"files": {"status": "ok", "data": {FILES_MEDIA_TYPE: rows}}}
+    for listing in (rows, {"root": "/r", "files": rows, "digests": rows}):
+        found = {"files": {"status": "ok", "data": {FILES_MEDIA_TYPE: listing}}}
 
-    assert to_done({"status": "ok", "user_expressions": found}).files is None
+        assert to_done({"status": "ok", "user_expressions": found}).files is None
+        assert to_digests({"user_expressions": found}) == {}
 
 
 @pytest.mark.parametrize("reply_first", [True, False])

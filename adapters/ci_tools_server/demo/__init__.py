@@ -24,7 +24,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from ci_tools.errors import ConfigurationError
+from ci_tools import ConfigurationError
 from ci_tools_server.demo.analysis import DATA, MOVES, PLOT, Move
 
 NOTEBOOK = "mauna_loa_co2.ipynb"
@@ -32,6 +32,9 @@ NOTEBOOK = "mauna_loa_co2.ipynb"
 
 _STEP_LIMIT = 60.0
 """Seconds that one call may take."""
+
+_HEAD, _TAIL = 5, 2
+"""Lines of a failure that are shown from its start and from its end."""
 
 _NEEDED = ("numpy", "pandas", "matplotlib")
 
@@ -67,8 +70,10 @@ class _Demo:
         self._directory = directory
         self._server = StdioServerParameters(
             command=sys.executable,
-            args=["-m", "ci_tools_server", "mcp"],
-            env=dict(os.environ) | {"CI_TOOLS_STATE_DIR": str(state_dir)},
+            args=["-m", "ci_tools_server", "mcp", "--no-default-session"],
+            env={"CI_TOOLS_LOG_LEVEL": "warning"}
+            | dict(os.environ)
+            | {"CI_TOOLS_STATE_DIR": str(state_dir)},
         )
         self._session_id = ""
 
@@ -147,7 +152,8 @@ class _Demo:
         parts: list[Text] = []
         for block in result.content:
             if isinstance(block, TextContent):
-                parts.append(Text.from_ansi(block.text.strip()))
+                text = block.text.strip()
+                parts.append(Text.from_ansi(_shorten(text) if result.is_error else text))
             elif isinstance(block, ImageContent):
                 size = len(b64decode(block.data))
                 parts.append(Text(f"[{block.mime_type}, {size:,} bytes]", style="magenta"))
@@ -183,6 +189,14 @@ class _Demo:
             self._show_result(result)
             raise ConfigurationError(f"The demo's call of {tool} failed; `ci-tools doctor` helps.")
         return result
+
+
+def _shorten(text: str) -> str:
+    """Leave out the middle of a traceback: on the screen, only its ends are of interest."""
+    lines = text.splitlines()
+    if len(lines) <= _HEAD + _TAIL:
+        return text
+    return "\n".join([*lines[:_HEAD], "…", *lines[-_TAIL:]])
 
 
 def _step_table(steps: list[dict[str, Any]]) -> Table:

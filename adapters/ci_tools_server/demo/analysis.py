@@ -39,7 +39,7 @@ yearly = data.set_index("date").co2.resample("YS").mean()
     Move(
         title="Recover: variables are still there, so only the dates are mended",
         code="""\
-weekly = data.set_index(pd.to_datetime(data.date, format="%Y%m%d")).co2
+weekly = data.set_index(pd.to_datetime(data.date.astype(str))).co2
 weeks = weekly.resample("YS").count()
 yearly = weekly.resample("YS").mean()[weeks >= 40]
 for start, end in ((1960, 1970), (1970, 1980), (1980, 1990), (1990, 2000)):

@@ -57,17 +57,31 @@ async def test_variables_stay_in_the_default_session(client: Client) -> None:
     assert session_of(first) == session_of(second)
 
 
-async def test_another_host_and_a_restarted_one_find_the_default_session(
+async def test_another_host_has_another_default_session_and_finds_the_first_by_its_id(
     service: SessionService,
 ) -> None:
     async with Client(make_server(service)) as client:
         first = session_of(await call(client, "run_code", code="x = 41"))
 
     async with Client(make_server(service)) as client:
-        again = await call(client, "run_code", code="x + 1")
+        own = await call(client, "run_code", code="'x' in globals()")
+        again = await call(client, "run_code", code="x + 1", session_id=first)
 
-    assert session_of(again) == first
+    assert session_of(own) != first
+    assert body_of(own) == "False"
     assert body_of(again) == "42"
+
+
+async def test_a_default_session_that_was_never_used_goes_with_its_host(
+    service: SessionService,
+) -> None:
+    async with Client(make_server(service)) as client:
+        await client.list_tools()
+        with anyio.fail_after(10):
+            while not await service.list_sessions():
+                await anyio.sleep(0.01)
+
+    assert await service.list_sessions() == []
 
 
 async def test_a_closed_default_session_is_replaced(client: Client) -> None:

@@ -139,9 +139,12 @@ async def test_a_header_chooses_the_default_session(service: SessionService, ver
         peer.headers[DEFAULT_SESSION_HEADER] = "1"
         await peer.call("run_code", code="x = 41")
         again = await peer.call("run_code", code="x + 1")
+        peer.headers[DEFAULT_SESSION_HEADER] = "2"
+        other = await peer.call("run_code", code="'x' in globals()")
 
     assert again["content"][0]["text"].endswith("\n\n42")
-    assert [session.name for session in await service.list_sessions()] == ["default"]
+    assert other["content"][0]["text"].endswith("\n\nFalse")
+    assert len(await service.list_sessions()) == 2
 
 
 @pytest.mark.parametrize("version", ["2025-11-25", MODERN_VERSION])

@@ -1,6 +1,5 @@
 """Running the real command as a child process, and looking at what it leaves behind."""
 
-import json
 import os
 import re
 import sys
@@ -84,9 +83,6 @@ class Log:
                         return line
                 assert not self.ended, self.text
                 await self._event.wait()
-
-    def records(self) -> list[dict[str, str]]:
-        return [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
 
 
 @asynccontextmanager

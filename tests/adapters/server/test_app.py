@@ -159,7 +159,9 @@ async def test_metrics_count_steps_and_requests_without_what_users_wrote(client:
     assert 'ci_tools_steps_total{status="completed"} 1.0' in text
     assert 'ci_tools_steps_total{status="failed"} 1.0' in text
     assert "ci_tools_step_seconds_count 2.0" in text
-    assert "ci_tools_live_sessions 1.0" in text
+    assert "ci_tools_sessions 1.0" in text
+    assert "ci_tools_live_kernels 1.0" in text
+    assert "ci_tools_unfinished_steps 0.0" in text
     assert 'route="/tickets/{secret}",status="404"' in text
     for hidden in ("ada", "secret plans", "hidden", "very-secret", session.id):
         assert hidden not in text

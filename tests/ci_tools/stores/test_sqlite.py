@@ -1,13 +1,14 @@
 import sqlite3
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
 from ci_tools.errors import ConfigurationError, StoreError
-from ci_tools.models import Session
+from ci_tools.models import RunStep, Session
 from ci_tools.settings import Settings
 from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.records import open_records, open_records_at
@@ -91,6 +92,27 @@ async def test_the_log_is_copied_into_the_file_now_and_then(
 
         assert copied > 10_000
         assert path.with_name("records.db-wal").stat().st_size < 10_000_000
+
+
+async def test_nothing_of_an_erased_principal_is_left_in_any_file(
+    tmp_path: Path,
+    blobs: BlobStore,
+    new_session: Callable[..., Session],
+    new_step: Callable[[Session], RunStep],
+) -> None:
+    async with open_records_at(f"sqlite:///{tmp_path / 'records.db'}", blobs) as store:
+        for name in ("ada", "bob"):
+            session = await store.add_session(new_session(name), limit=1)
+            for number in range(20):
+                code = f"the secret of {name} " * 100 * number
+                step = replace(new_step(session), code=code)
+                await store.admit_step(step, lease="l", limit=100)
+
+        await store.erase_principal("ada")
+        kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert b"secret of bob" in kept
+    assert b"secret of ada" not in kept
 
 
 async def test_a_full_disk_is_a_store_error(tmp_path: Path, blobs: BlobStore) -> None:

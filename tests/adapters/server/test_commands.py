@@ -1,0 +1,94 @@
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ci_tools_server.commands import application
+from tests.adapters.server.processes import REAL, run
+
+
+async def test_the_version_is_that_of_the_distribution(tmp_path: Path) -> None:
+    code, out, _ = await run(tmp_path, "--version")
+
+    assert (code, out) == (0, f"ci-tools {version('code-interpreter-tools')}\n")
+
+
+async def test_a_token_is_printed_alone_on_stdout(tmp_path: Path) -> None:
+    code, out, errors = await run(tmp_path, "token", "create", "--principal", "ada")
+
+    assert code == 0
+    assert out.startswith("cit_") and out.count("\n") == 1
+    assert out.strip() not in errors
+
+
+async def test_revoking_an_unknown_token_is_one_clear_line(tmp_path: Path) -> None:
+    code, out, errors = await run(tmp_path, "token", "revoke", "tok_0")
+
+    assert (code, out) == (1, "")
+    assert errors.startswith("ci-tools: No token 'tok_0'") and errors.count("\n") == 1
+
+
+async def test_erasing_a_principal_asks_first(tmp_path: Path) -> None:
+    await run(tmp_path, "token", "create", "--principal", "ada")
+
+    asked, _, _ = await run(tmp_path, "principal", "erase", "ada", input=b"n\n")
+    kept = (await run(tmp_path, "token", "list"))[1]
+    erased, _, _ = await run(tmp_path, "principal", "erase", "ada", "--yes")
+    gone = (await run(tmp_path, "token", "list"))[1]
+
+    assert (asked, erased) == (1, 0)
+    assert "ada" in kept
+    assert "ada" not in gone
+
+
+async def test_the_doctor_finds_a_working_machine_and_says_what_isolation_is(
+    tmp_path: Path,
+) -> None:
+    code, out, errors = await run(tmp_path, "doctor", command=REAL)
+
+    assert (code, errors) == (0, "")
+    states = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert "fail" not in states
+    assert "ok   run code: " in out
+    assert "warn isolation: none" in out
+
+
+async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -> None:
+    code, out, _ = await run(
+        tmp_path,
+        "doctor",
+        command=REAL,
+        CI_TOOLS_JUPYTER_URL="http://127.0.0.1:9/",
+        CI_TOOLS_JUPYTER_TOKEN="hidden",
+    )
+
+    assert code == 1
+    assert "fail Jupyter Server 'default'" in out
+    assert "hidden" not in out
+
+
+async def test_the_doctor_says_what_is_wrong_with_the_state_directory(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+
+    code, out, _ = await run(tmp_path, "doctor")
+
+    assert code == 1
+    assert "fail state directory" in out
+    assert "CI_TOOLS_STATE_DIR" in out
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "doctor", "token", "principal", "config"])
+def test_every_command_explains_itself(command: str) -> None:
+    done = CliRunner().invoke(application, [command, "--help"], prog_name="ci-tools")
+
+    assert done.exit_code == 0
+    assert f"ci-tools {command}" in done.output
+
+
+async def test_the_stdio_server_explains_itself_too(tmp_path: Path) -> None:
+    code, out, _ = await run(tmp_path, "mcp", "--help")
+
+    assert code == 0
+    assert "--no-default-session" in out
+    assert " mcp " in CliRunner().invoke(application, ["--help"]).output

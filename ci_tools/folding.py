@@ -24,7 +24,9 @@ _TOKEN = re.compile(
     r"|(?P<back>\x08+)"
     r"|(?P<return>\r+)"
     r"|(?:\x1b\[|\x9b)(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~]?)"
-    r"|(?P<string>(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c))"
+    # No introducer inside a string: else each of a million would be searched to the text's end.
+    r"|(?P<string>(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f\n]*"
+    r"(?:\x07|\x1b\\|\x9c))"
     r"|(?P<escape>\x1b[ -/]*[0-~]?)"
     r"|(?P<other>[\x00-\x1f\x7f-\x9f])"
 )

@@ -22,6 +22,10 @@ from ci_tools.errors import (
 from ci_tools.models import (
     LOCAL,
     ChangedFile,
+    CommandDone,
+    CommandEvent,
+    CommandOutput,
+    CommandResult,
     DisplayOutput,
     ErrorOutput,
     File,
@@ -43,6 +47,7 @@ from ci_tools.models import (
     StepStarted,
     StepStatus,
     StreamOutput,
+    Variable,
 )
 from ci_tools.render import Image, Rendered, render_step
 from ci_tools.runtime import open_service
@@ -54,6 +59,10 @@ __all__ = [
     "BackendError",
     "CIToolsError",
     "ChangedFile",
+    "CommandDone",
+    "CommandEvent",
+    "CommandOutput",
+    "CommandResult",
     "ConfigurationError",
     "DisplayOutput",
     "ErrorOutput",
@@ -93,6 +102,7 @@ __all__ = [
     "StepStatus",
     "StoreError",
     "StreamOutput",
+    "Variable",
     "open_service",
     "render_step",
 ]

@@ -57,8 +57,9 @@ class SandboxWebsocketConnection(ZMQChannelsWebsocketConnection):
             async with asyncio.timeout(self.kernel_info_timeout):
                 retry = FIRST_RETRY
                 while not both.done() and self._is_worth_asking(ports, shell, control):
-                    self.session.send(shell, "kernel_info_request")
                     self.session.send(control, "kernel_info_request")
+                    if retry > FIRST_RETRY:  # a kernel that does not know it on that channel
+                        self.session.send(shell, "kernel_info_request")
                     await asyncio.wait({both}, timeout=retry)
                     retry = min(retry * 1.5, LONGEST_RETRY)
         except TimeoutError:

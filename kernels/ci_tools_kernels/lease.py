@@ -29,11 +29,15 @@ class Lease:
         self._host = host
         self.user = host.take_user()
         self.group: Group | None = None
+        self.was_out_of_memory = False
+        """Whether something in it was ended for want of memory; known once it is given back."""
+
         if host.controls.parents:
             self.group = Group(host.controls, f"{os.getpid()}-{name}-{uuid4().hex[:8]}", limits)
 
     def give_back(self) -> None:
         """Remove the control group and free the user id."""
         if self.group is not None:
+            self.was_out_of_memory = self.group.was_out_of_memory()
             self.group.remove()
         self._host.return_user(self.user)

@@ -18,7 +18,7 @@ from ci_tools_kernels.bubblewrap import Bubblewrap
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.lease import Lease
 from ci_tools_kernels.listeners import CHANNELS, Listeners
-from ci_tools_kernels.policy import to_config, to_policy
+from ci_tools_kernels.policy import MEGABYTE, to_config, to_policy
 from ci_tools_kernels.pool import PoolKey, Ready
 from ci_tools_kernels.specs import kernel_environment, kernel_spec
 from ci_tools_kernels.template import (
@@ -60,6 +60,7 @@ class SandboxProvisioner(KernelProvisionerBase):
     _ready: Ready | None = None
     _watch: Watch | None = None
     _enforcing = False
+    _killed = False
     _isolation = "none"
 
     last_excess: str | None = None
@@ -131,7 +132,11 @@ class SandboxProvisioner(KernelProvisionerBase):
         launcher = host.find_launcher(python, policy)
         if launcher is None:  # trying sandboxes out takes a while
             launcher = await asyncio.to_thread(host.launcher, python, policy)
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(launcher.ready)), START_TIMEOUT)
+        if launcher.ready.done():
+            launcher.ready.result()
+        else:
+            ready = asyncio.shield(asyncio.wrap_future(launcher.ready))
+            await asyncio.wait_for(ready, START_TIMEOUT)
         self._isolation = "namespaces" if isinstance(launcher, Template) else "bubblewrap"
         folder = self._data_folder(cwd)
         made = await self._take_ready(launcher, folder) or await self._make(
@@ -140,6 +145,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         sandbox, lease = made
         self._sandbox = sandbox
         self._lease = lease
+        self._killed = False
         loop = asyncio.get_running_loop()
         self._watch = Watch(
             sandbox,
@@ -246,13 +252,22 @@ class SandboxProvisioner(KernelProvisionerBase):
         """Return the exit status, or None while the kernel runs."""
         if self._sandbox is None:
             return 0
-        return self._sandbox.exited.result() if self._sandbox.exited.done() else None
+        if not self._sandbox.exited.done():
+            return None
+        self._explain_end()
+        return self._sandbox.exited.result()
+
+    def _explain_end(self) -> None:
+        if self._lease is not None and self._lease.was_out_of_memory and not self._killed:
+            megabytes = self.policy.limits.memory // MEGABYTE
+            self.last_excess = f"The processes used more than {megabytes} MB of memory."
 
     async def wait(self) -> int | None:
         """Wait until nothing of the sandbox is left."""
         if self._sandbox is None:
             return 0
         status = await asyncio.wrap_future(self._sandbox.exited)
+        self._explain_end()
         self._sandbox.close()
         self._sandbox = None
         return status
@@ -264,6 +279,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def kill(self, restart: bool = False) -> None:
         """End everything in the sandbox."""
+        self._killed = True
         if self._sandbox is not None:
             self._sandbox.kill()
 

@@ -42,7 +42,7 @@ class Watch:
         self._memory = memory
         self._report = report
         self._free = 0
-        self._checked_at = 0.0
+        self._checked_at = time.monotonic()
 
     @property
     def over(self) -> bool:
@@ -124,9 +124,10 @@ class Watcher:
                 self._wake.wait()
                 self._wake.clear()
                 continue
+            # First, so that a session's start does not share the interpreter with a look at it.
+            time.sleep(INTERVAL)
             for watch in watches:
                 try:
                     watch.check(time.monotonic())
                 except OSError:
                     logger.exception("A session could not be watched.")
-            time.sleep(INTERVAL)

@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
+from zmq.eventloop.zmqstream import ZMQStream
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 """The order of the listening sockets; a channel's port is its place, counted from one."""
@@ -72,6 +73,31 @@ def configure(connection: dict[str, Any], fds: list[int]) -> SandboxKernelApp:
     config.InlineBackend.rc = {"figure.dpi": 100, "figure.figsize": (7.0, 4.5)}
     app.update_config(config)
     return app
+
+
+def warm_up(app: SandboxKernelApp) -> None:
+    """Have the kernel answer its first requests while nobody waits.
+
+    They come from the kernel itself once it runs, over its own socket: much of what the first
+    execution costs is the first use of memory that was shared with the template.
+    """
+    assert app.context is not None and app.shell is not None
+    displayhook = app.shell.displayhook
+    socket = app.context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.connect("inproc://shell")
+    stream = ZMQStream(socket)
+    run = {"silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+
+    def finish(parts: list[bytes]) -> None:
+        _, parts = app.session.feed_identities(parts)
+        if app.session.deserialize(parts)["msg_type"] == "execute_reply":
+            displayhook.flush()
+            stream.close()
+
+    stream.on_recv(finish)
+    app.session.send(stream, "kernel_info_request")
+    app.session.send(stream, "execute_request", {"code": "1 + 1", **run})
 
 
 def prepare_streams() -> None:

@@ -47,13 +47,7 @@ def remember_fonts(folder: str) -> None:
 
 def prepare(shell: Any, *, network: bool, cwd: str) -> None:
     """Set up what must be there before the first execution."""
-
-    def enter_folder(_: object) -> None:
-        # A kernel made ahead of its session gets the session's folder after this process started.
-        os.chdir(cwd)
-        shell.events.unregister("pre_run_cell", enter_folder)
-
-    shell.events.register("pre_run_cell", enter_folder)
+    _follow_folder(shell, cwd)
     folder = os.environ["MPLCONFIGDIR"]
     os.makedirs(folder, exist_ok=True)
     for name, content in _fonts.items():
@@ -75,6 +69,18 @@ def prepare(shell: Any, *, network: bool, cwd: str) -> None:
             "line",
             "pip",
         )
+
+
+def _follow_folder(shell: Any, cwd: str) -> None:
+    """Go into the session's folder when it comes: a kernel can be made ahead of its session."""
+    first = os.stat(cwd)
+
+    def enter_folder(_: object) -> None:
+        if not os.path.samestat(os.stat(cwd), first):
+            os.chdir(cwd)
+            shell.events.unregister("pre_run_cell", enter_folder)
+
+    shell.events.register("pre_run_cell", enter_folder)
 
 
 def rehearse(shell: Any) -> None:

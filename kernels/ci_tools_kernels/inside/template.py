@@ -339,8 +339,7 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
         wire.send(link, {"op": "rehearsed", "modules": sorted(sys.modules)})
         return
     if spec["pooled"]:
-        # Touch what the first execution touches, while nobody waits.
-        app.shell.run_cell("1 + 1;", silent=True, store_history=False)
+        kernel.warm_up(app)
     gc.enable()
     link.close()
     app.start()

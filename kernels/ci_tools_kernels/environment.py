@@ -1,15 +1,17 @@
 """The environment that kernels run in, apart from the service's: a documented list of packages.
 
-`ci-tools kernels install` builds it; so does the first start of the embedded server without one.
+`ci-tools kernels install` builds it; so does the first start of the embedded server without one,
+by `python -m ci_tools_kernels.environment <folder> [<requirements>]`.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PACKAGES = (
@@ -121,3 +123,33 @@ def _run(command: list[str], report: Callable[[str], None]) -> None:
                 report(line.strip())
     if process.returncode != 0:
         raise EnvironmentBuildError(f"{' '.join(command[:4])} failed:\n{''.join(tail)}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build the environment if there is none yet, and print its interpreter last.
+
+    Another process that wants the same waits for the first.
+    """
+    folder = Path(arguments[0])
+    requirements = Path(arguments[1]) if len(arguments) > 1 else None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        python = find_python(folder)
+        if python is not None and not is_current(folder, requirements=requirements):
+            _print("It is out of date: run `ci-tools kernels install`.")
+        try:
+            python = python or build_environment(folder, requirements=requirements, report=_print)
+        except (EnvironmentBuildError, OSError) as exc:
+            _print(str(exc))
+            return 1
+    _print(str(python))
+    return 0
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - whoever started this reads it
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

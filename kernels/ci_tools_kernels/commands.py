@@ -86,8 +86,7 @@ async def run_command(
         finally:
             running.stop_reading()
             if not exited.done():
-                running.end()
-                exited.cancel()
+                running.end()  # its end is still told, and read by the thread that waits for all
 
 
 def _open_input(content: bytes) -> int:

@@ -97,7 +97,7 @@ class Host:
             python=python,
             root=Path(tempfile.mkdtemp(prefix="root-", dir=self.run_dir)),
             environments=environments,
-            environment=kernel_environment(python, {}),
+            environment=kernel_environment(python, Policy(), {}),
             font_cache=_cache_folder() / "matplotlib",
             preload=policy.preload,
             rehearsal=kernel_spec(python, policy, data=None, user=user, key="rehearsal"),

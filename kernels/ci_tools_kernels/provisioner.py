@@ -83,8 +83,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     def command_environment(self) -> dict[str, str]:
         """Return the variables of a command in the sandbox: those of the kernel."""
-        extra = {**self.kernel_spec.env, **self.policy.environment}
-        return kernel_environment(str(self.kernel_spec.argv[0]), extra)
+        return kernel_environment(str(self.kernel_spec.argv[0]), self.policy, self.kernel_spec.env)
 
     @property
     def has_process(self) -> bool:

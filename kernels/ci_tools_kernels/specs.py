@@ -6,11 +6,15 @@ from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
-from ci_tools_kernels.inside.filesystem import DATA, SCRATCH
+from ci_tools_kernels.inside.filesystem import DATA, PACKAGES, SCRATCH
 from ci_tools_kernels.policy import Policy
 
 FIRST_USER = 0x70000000
 """Where the service is root, sandboxes run as users from here on: no system assigns these."""
+
+
+NO_INDEX = "http://this-session-has-no-network.invalid/"
+"""What pip names when it fails in a shell command of a session without network."""
 
 
 def kernel_spec(
@@ -34,14 +38,15 @@ def kernel_spec(
         "data": data,
         "uid": user,
         "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
-        "env": kernel_environment(python, {**(extra_environment or {}), **policy.environment}),
+        "env": kernel_environment(python, policy, extra_environment or {}),
         "cwd": DATA,
         "connection": {"key": key, "signature_scheme": signature_scheme},
     }
 
 
-def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
-    """Return all the variables that sandboxed code sees."""
+def kernel_environment(python: str, policy: Policy, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return all the variables that sandboxed code sees; the policy's own come last."""
+    threads = str(max(1, min(int(policy.limits.cpus), os.cpu_count() or 1)))
     return {
         "HOME": SCRATCH,
         "JE_ARROW_MALLOC_CONF": "background_thread:false",  # forking wants a single thread
@@ -49,12 +54,15 @@ def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
         "MPLCONFIGDIR": f"{SCRATCH}/.config/matplotlib",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NO_COLOR": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{os.path.dirname(python)}:/usr/local/bin:/usr/bin:/bin",
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "PATH": f"{os.path.dirname(python)}:/usr/local/bin:/usr/bin:/bin:{PACKAGES}/bin",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_CACHE_DIR": "1",  # it would be in memory
         "PIP_RETRIES": "0",
-        "PIP_TARGET": f"{SCRATCH}/packages",
+        "PIP_PREFIX": PACKAGES,
         "PIP_TIMEOUT": "15",
+        **({} if policy.network else {"PIP_INDEX_URL": NO_INDEX}),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHELL": "/bin/sh",
@@ -62,4 +70,5 @@ def kernel_environment(python: str, extra: dict[str, str]) -> dict[str, str]:
         "TZ": os.environ.get("TZ", "UTC"),
         "USER": "user",
         **extra,
+        **policy.environment,
     }

@@ -57,6 +57,8 @@ class Sandbox:
         self.exited: Future[int] = Future()
         """Its exit status, once everything in it is gone."""
 
+        self.exited.set_running_or_notify_cancel()  # who gives up waiting must not cancel it
+
     def start_command(
         self, argv: Sequence[str], *, cwd: str, env: dict[str, str], streams: Sequence[int]
     ) -> tuple[int, Command]:

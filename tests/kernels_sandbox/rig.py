@@ -132,6 +132,9 @@ def write_kernelspecs(folder: Path) -> Path:
         policy=Policy(preload=("numpy",), limits=SMALL),
     )
     write_kernelspec(
+        folder, name="online", python=sys.executable, policy=Policy(preload=(), network=True)
+    )
+    write_kernelspec(
         folder, name="bubblewrap", python=sys.executable, policy=Policy(isolation="bubblewrap")
     )
     stock = folder / "stock"

@@ -1,5 +1,7 @@
 """What code finds ready in a kernel, and how its errors and variables read."""
 
+import os
+
 from tests.kernels_sandbox.rig import Session
 
 
@@ -61,3 +63,14 @@ async def test_environment_holds_nothing_of_the_servers(session: Session) -> Non
 
     assert "PYTEST_CURRENT_TEST" not in result.text
     assert "HOME" in result.text
+
+
+async def test_linear_algebra_uses_the_sessions_processors(session: Session) -> None:
+    result = await session.run(
+        "import ctypes, numpy\n"
+        "paths = {line.split()[-1] for line in open('/proc/self/maps') if 'openblas' in line}\n"
+        "get = ctypes.CDLL(paths.pop()).scipy_openblas_get_num_threads64_\n"
+        "print(get(), numpy.ones((500, 500)).dot(numpy.ones((500, 500)))[0, 0])"
+    )
+
+    assert result.text == f"{min(2, os.cpu_count() or 1)} 500.0\n"

@@ -8,7 +8,9 @@ the host's.
 
 import os
 import stat
+import sysconfig
 from collections.abc import Sequence
+from functools import cache
 
 from ci_tools_kernels.inside.syscalls import (
     MOUNT_ATTR_NODEV,
@@ -33,6 +35,9 @@ DATA = "/mnt/data"
 
 SCRATCH = "/tmp"  # noqa: S108 -- private to the sandbox
 """The folder for temporary files and the home inside; gone with the kernel."""
+
+PACKAGES = f"{DATA}/.packages"
+"""Where pip puts packages in a session, as its prefix: they last as long as its files."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- private to the sandbox
 
@@ -86,6 +91,13 @@ _FROZEN_PROC = ("sys", "bus", "fs", "irq", "acpi", "scsi", "driver", "tty", "aso
 
 _READ_ONLY = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 _SHIELDED = MS_NOSUID | MS_NODEV
+
+
+@cache
+def find_packages() -> str:
+    """Return the folder below `PACKAGES` that this interpreter's pip installs modules into."""
+    scheme = sysconfig.get_preferred_scheme("prefix")
+    return sysconfig.get_path("purelib", scheme, {"base": PACKAGES, "platbase": PACKAGES})
 
 
 def keep_mounts_private() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ci_tools_kernels.inside import wire
+from ci_tools_kernels.inside.filesystem import find_packages
 from ci_tools_kernels.inside.syscalls import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, close_fds, prctl
 
 
@@ -130,7 +131,8 @@ def _start_command(link: socket.socket, message: dict[str, Any], fds: list[int])
             os.dup2(fd, target)
         close_fds(())
         os.chdir(message["cwd"])
-        os.execvpe(message["argv"][0], message["argv"], message["env"])  # noqa: S606 -- no shell
+        env = {"PYTHONPATH": find_packages(), **message["env"]}
+        os.execvpe(message["argv"][0], message["argv"], env)  # noqa: S606 -- no shell
     except OSError as exc:
         os.write(2, f"{message['argv'][0]}: {exc.strerror}\n".encode())
     finally:

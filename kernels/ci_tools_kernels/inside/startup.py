@@ -1,5 +1,7 @@
 """What a Python kernel has ready for the code in it, and for those who read its output."""
 
+import contextlib
+import ctypes
 import os
 import sys
 import traceback
@@ -7,13 +9,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ci_tools_kernels.inside.filesystem import SCRATCH
+from ci_tools_kernels.inside.filesystem import find_packages
 
 CONTEXT = 2
 """Lines of a cell shown before and after the one that failed."""
-
-PACKAGES = f"{SCRATCH}/packages"
-"""Where `%pip install` puts packages: they last as long as the kernel."""
 
 NO_NETWORK = (
     "This session has no network, so nothing can be installed. Use the packages that are there"
@@ -33,6 +32,12 @@ print(1)
 1 / 0
 """
 
+_BLAS_SETTERS = tuple(
+    f"{prefix}openblas_set_num_threads{suffix}"
+    for prefix in ("", "scipy_")
+    for suffix in ("", "64_")
+)
+
 _fonts: dict[str, bytes] = {}
 """Name and content of matplotlib's font lists, as the template found or made them."""
 
@@ -48,6 +53,7 @@ def remember_fonts(folder: str) -> None:
 def prepare(shell: Any, *, network: bool, cwd: str) -> None:
     """Set up what must be there before the first execution."""
     _follow_folder(shell, cwd)
+    packages = find_packages()
     folder = os.environ["MPLCONFIGDIR"]
     os.makedirs(folder, exist_ok=True)
     for name, content in _fonts.items():
@@ -56,7 +62,8 @@ def prepare(shell: Any, *, network: bool, cwd: str) -> None:
     for name in ("CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"):
         os.environ.pop(name, None)  # readers get text, not terminal codes
     os.environ["TERM"] = "dumb"
-    sys.path.append(PACKAGES)
+    sys.path.append(packages)
+    os.environ.setdefault("PYTHONPATH", packages)
     pandas = sys.modules.get("pandas")
     if pandas is not None:
         pandas.set_option("display.width", 160, "display.max_columns", 40)
@@ -81,6 +88,20 @@ def _follow_folder(shell: Any, cwd: str) -> None:
             shell.events.unregister("pre_run_cell", enter_folder)
 
     shell.events.register("pre_run_cell", enter_folder)
+
+
+def set_blas_threads(number: int) -> None:
+    """Let the BLAS libraries that the template loaded use this many threads.
+
+    The template itself uses one, because it forks; they would not look at the environment again.
+    """
+    with open("/proc/self/maps") as file:
+        paths = {line.split()[-1] for line in file if "openblas" in line}
+    for path in paths:
+        library = ctypes.CDLL(path)
+        for name in _BLAS_SETTERS:
+            with contextlib.suppress(AttributeError):
+                getattr(library, name)(number)
 
 
 def rehearse(shell: Any) -> None:

@@ -158,9 +158,11 @@ class _Template:
         os.environ.clear()
         os.environ.update(self._spec["env"])
         os.environ["MPLCONFIGDIR"] = self._spec["font_cache"]
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # this process forks, and must have no threads
         # What is ours is out of reach once a sandbox has its own root.
         for name in ("kernel", "startup"):
             importlib.import_module(f"ci_tools_kernels.inside.{name}")
+        filesystem.find_packages()  # which is slow the first time
         for name in self._spec["preload"]:
             self._import_module(name)
         sys.modules["ci_tools_kernels.inside.startup"].remember_fonts(self._spec["font_cache"])
@@ -326,6 +328,9 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
+        threads = spec["env"]["OPENBLAS_NUM_THREADS"]
+        if threads.isdigit() and threads != "1":
+            sys.modules["ci_tools_kernels.inside.startup"].set_blas_threads(int(threads))
     kernel = sys.modules["ci_tools_kernels.inside.kernel"]
     startup = sys.modules["ci_tools_kernels.inside.startup"]
     for name in [name for name in sys.modules if name.split(".")[0] == "ci_tools_kernels"]:

@@ -185,7 +185,7 @@ class EmbeddedServer:
     def _make_socket_folder(self, files: _Files) -> str:
         room = _KERNEL_SOCKET_NAME if self._kernels.sandboxed else _SOCKET_NAME
         path = str(files.folder)
-        if not _HAS_UNIX_SOCKETS or len(os.fsencode(path)) + room <= SOCKET_PATH_LIMIT:
+        if len(os.fsencode(path)) + room <= SOCKET_PATH_LIMIT:
             return path
         self._socket_folder = tempfile.mkdtemp(prefix=_SHORT_FOLDER)  # mode 0700
         return self._socket_folder

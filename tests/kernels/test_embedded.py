@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -82,7 +81,7 @@ async def wait_until_empty(folder: Path) -> None:
 async def test_nothing_survives_the_service(tmp_path: Path, end: signal.Signals | None) -> None:
     def live_and_die() -> list[int]:
         with other_service(tmp_path) as other:
-            assert len(other.pids) == 4
+            assert len(other.pids) >= 4
             assert all(is_running(pid) for pid in other.pids)
             if end is not None:
                 other.process.send_signal(end)
@@ -124,22 +123,23 @@ async def test_a_server_that_is_killed_takes_its_kernels_along_and_is_replaced(
 ) -> None:
     backend = JupyterBackend(state_dir=tmp_path)
     async with backend.open():
+        before = set(psutil.Process().children())
         ref, idle = await start(backend), await start(backend)
+        (server,) = set(psutil.Process().children()) - before
+        pids = [process.pid for process in server.children(recursive=True)]
         async with backend.connect(ref) as kernel:
-            outcome = await run(kernel, "import os\nprint(os.getpid(), os.getppid())")
-            pid, server = (int(part) for part in outcome.text().split())
             execution = await kernel.execute(
                 "print('busy', flush=True)\nimport time; time.sleep(600)",
                 execution_id=uuid4().hex,
             )
             await wait_for_text(execution, "busy")
-            os.kill(server, signal.SIGKILL)
+            server.kill()
             with pytest.raises(KernelDiedError):
                 await follow(execution)
         with pytest.raises(KernelLostError):
             async with backend.connect(idle):
                 pass
-        await wait_until_gone([pid])
+        await wait_until_gone(pids)
 
         async with backend.connect(await start(backend)) as kernel:
             assert (await run(kernel, "1 + 1")).result == "2"

@@ -5,7 +5,7 @@ from typing import Annotated
 from mcp.server.mcpserver import MCPServer
 from pydantic import Field
 
-from ci_tools import RunStep
+from ci_tools import CIToolsError, RunStep, SessionService
 from ci_tools_mcp.access import Access, Call
 from ci_tools_mcp.failures import tool_errors
 
@@ -14,6 +14,9 @@ _STEPS = 20
 
 _FILES = 50
 """Files that a resumed conversation is told about."""
+
+_VARIABLES = 50
+"""Variables that a resumed conversation is told about."""
 
 _CODE = 500
 """Characters of a step's code that a resumed conversation is told."""
@@ -52,15 +55,30 @@ async def resume_session(
         session = await service.get_session(session_id)
         steps = await service.list_run_steps(session_id, limit=_STEPS)
         files = await service.list_files(session_id, limit=_FILES)
+        variables = await _list_variables(service, session_id)
     state = "still has its variables" if session.kernel else "has no running kernel: no variables"
     lines = [
         f"Go on in session {session_id} ({session.kernelspec}); pass this session_id to run_code.",
+        *variables,
         f"The session {state}. Its last steps, oldest first:",
         *(_describe(step) for step in reversed(steps)),
         "Its files in /mnt/data:",
         *(f"- {file.path} ({file.size:,} bytes)" for file in files),
     ]
     return "\n".join(lines)
+
+
+async def _list_variables(service: SessionService, session_id: str) -> list[str]:
+    """Return a line with the variables; none where they cannot be had now."""
+    try:
+        found = await service.list_variables(session_id)
+    except CIToolsError:
+        return []
+    named = ", ".join(
+        f"{variable.name} ({', '.join(text for text in (variable.type, variable.detail) if text)})"
+        for variable in found[:_VARIABLES]
+    )
+    return [f"Its variables: {named}."] if named else []
 
 
 def _describe(step: RunStep) -> str:

@@ -24,7 +24,7 @@ from mcp.types import (
 )
 from pydantic import AnyUrl
 
-from ci_tools_mcp import file_tools, run_tools, session_tools
+from ci_tools_mcp import command_tools, file_tools, run_tools, session_tools
 from ci_tools_mcp.access import Access, OpenService, Options
 from ci_tools_mcp.completions import complete
 from ci_tools_mcp.prompts import add_prompts
@@ -179,6 +179,13 @@ def _add_tools(server: MCPServer[Access]) -> None:
         run_tools.cancel_run_step, title="Cancel a run step", annotations=_changes(idempotent=True)
     )
     server.add_tool(run_tools.list_run_steps, title="List run steps", annotations=reads)
+    server.add_tool(
+        command_tools.run_command,
+        title="Run a shell command",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
+        ),
+    )
     server.add_tool(
         file_tools.upload_file,
         title="Upload a file",

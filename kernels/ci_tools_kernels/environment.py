@@ -4,15 +4,22 @@
 by `python -m ci_tools_kernels.environment <folder> [<requirements>]`.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows, where there are no sandboxed kernels
+    fcntl = None
 
 PACKAGES = (
     "beautifulsoup4==4.15.0",
@@ -62,6 +69,16 @@ def is_current(folder: Path, *, requirements: Path | None = None) -> bool:
     except (OSError, ValueError):
         return False
     return bool(marker == _describe(requirements))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from building in `folder` meanwhile; waits for one that does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def build_environment(
@@ -132,9 +149,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     folder = Path(arguments[0])
     requirements = Path(arguments[1]) if len(arguments) > 1 else None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder):
         python = find_python(folder)
         if python is not None and not is_current(folder, requirements=requirements):
             _print("It is out of date: run `ci-tools kernels install`.")

@@ -14,7 +14,7 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from traitlets import Bool
 
 FIRST_RETRY = 0.02
-"""Seconds after which the first sign of life is asked for again; it grows from there."""
+"""Seconds after an answer until a sign of life is asked for again; it grows from there."""
 
 LONGEST_RETRY = 0.5
 """Seconds between questions to a kernel that is slow to start."""
@@ -56,11 +56,18 @@ class SandboxWebsocketConnection(ZMQChannelsWebsocketConnection):
         try:
             async with asyncio.timeout(self.kernel_info_timeout):
                 retry = FIRST_RETRY
+                asked = False
                 while not both.done() and self._is_worth_asking(ports, shell, control):
                     self.session.send(control, "kernel_info_request")
-                    if retry > FIRST_RETRY:  # a kernel that does not know it on that channel
+                    if asked:  # a kernel may not know it on that channel
                         self.session.send(shell, "kernel_info_request")
-                    await asyncio.wait({both}, timeout=retry)
+                    asked = True
+                    # The question waits for a kernel that is still starting, and each costs it
+                    # time; an answer can be early for those who only begin to listen.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LONGEST_RETRY):
+                            await answered.wait()
+                    await asyncio.wait({both}, timeout=retry if answered.is_set() else 0)
                     retry = min(retry * 1.5, LONGEST_RETRY)
         except TimeoutError:
             self.log.warning("Kernel %s did not answer in time.", self.kernel_id)

@@ -165,6 +165,9 @@ class _Template:
         filesystem.find_packages()  # which is slow the first time
         for name in self._spec["preload"]:
             self._import_module(name)
+        backends = getattr(sys.modules.get("matplotlib.backends"), "backend_registry", None)
+        if backends is not None:
+            backends.list_all()  # it reads what every installed package says, and keeps it
         sys.modules["ci_tools_kernels.inside.startup"].remember_fonts(self._spec["font_cache"])
         os.environ["MPLCONFIGDIR"] = self._spec["env"]["MPLCONFIGDIR"]
         for name in self._rehearse():

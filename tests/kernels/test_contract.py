@@ -25,6 +25,7 @@ from ci_tools.kernel import (
     WorkspaceRequest,
 )
 from ci_tools.models import DisplayOutput, ErrorOutput, KernelRef
+from ci_tools.settings import Settings
 from tests.kernels.rig import DEADLINE, Place, chunked, follow, run, wait_for_text
 
 
@@ -350,8 +351,12 @@ async def test_the_place_says_what_it_offers(place: Place) -> None:
 
     assert place.server in place.backend.servers()
     assert specs[0].language == "python"
-    expected = "none" if place.server == "embedded" else "remote"
-    assert place.backend.isolation(place.server) == expected
+    expected = {
+        "fake": ("none",),
+        "unsandboxed": ("none",),
+        "embedded": (Settings().isolation, "namespaces", "bubblewrap"),
+    }
+    assert place.backend.isolation(place.server) in expected.get(place.name, ("remote",))
 
 
 # --- files

@@ -1,6 +1,7 @@
 """Code in the sandbox reads the formats that agents are given and writes those they hand out.
 
-It needs the whole kernel environment; `CI_TOOLS_TEST_KERNEL_PYTHON` names the interpreter of one.
+It needs the whole environment for kernels: `CI_TOOLS_TEST_KERNEL_PYTHON` names the interpreter of
+one, or the check `kernels` of `tests/run_checks.py` has built one in `build/kernel-env`.
 """
 
 import os
@@ -10,12 +11,21 @@ from pathlib import Path
 import pytest
 
 from ci_tools_kernels import Policy, write_kernelspec
-from ci_tools_kernels.environment import PACKAGES
+from ci_tools_kernels.environment import PACKAGES, find_python, is_current
 from tests.kernels_sandbox.rig import Session, open_session
 
-PYTHON = os.environ.get("CI_TOOLS_TEST_KERNEL_PYTHON")
+BUILT = Path(__file__).parents[2] / "build" / "kernel-env"
 
-pytestmark = pytest.mark.skipif(PYTHON is None, reason="no kernel environment was named")
+
+def _find_python() -> str | None:
+    named = os.environ.get("CI_TOOLS_TEST_KERNEL_PYTHON")
+    built = find_python(BUILT) if is_current(BUILT) else None
+    return named or (str(built) if built else None)
+
+
+PYTHON = _find_python()
+
+pytestmark = pytest.mark.skipif(PYTHON is None, reason="no environment for kernels was built")
 
 WRITE = """
 import io, json, tarfile, zipfile

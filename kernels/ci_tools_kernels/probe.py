@@ -74,7 +74,7 @@ def probe(policy: Policy | None = None) -> Report:
     return Report(
         isolation=isolation,
         forking=isolation == "namespaces",
-        mechanisms=_list_mechanisms(isolation, find_controls()) if isolation else (),
+        mechanisms=_list_mechanisms(isolation, policy, find_controls()) if isolation else (),
         problem=problem if isolation in (None, "bubblewrap") else None,
     )
 
@@ -151,7 +151,7 @@ def _read(path: str) -> str:
         return ""
 
 
-def _list_mechanisms(isolation: str, controls: Controls) -> tuple[Mechanism, ...]:
+def _list_mechanisms(isolation: str, policy: Policy, controls: Controls) -> tuple[Mechanism, ...]:
     version = landlock.abi_version()
     fallbacks = {
         "memory": "RLIMIT_DATA for each process, and a watcher for their sum",
@@ -162,7 +162,9 @@ def _list_mechanisms(isolation: str, controls: Controls) -> tuple[Mechanism, ...
     return (
         Mechanism(limit="files", mechanism=f"mount namespace ({isolation}), read-only system"),
         Mechanism(limit="signals and processes", mechanism="pid, ipc and user namespaces"),
-        Mechanism(limit="network", mechanism="a network namespace with only a loopback"),
+        Mechanism(limit="network", mechanism="none", reason="sessions are given the machine's own")
+        if policy.network
+        else Mechanism(limit="network", mechanism="a network namespace with only a loopback"),
         Mechanism(limit="system calls", mechanism="seccomp, no_new_privs, no capabilities"),
         Mechanism(limit="second layer", mechanism=f"Landlock {version}")
         if version

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ci_tools_kernels import Policy, probe
 from ci_tools_kernels.commands import CommandDone, run_command
 from ci_tools_kernels.inside.landlock import abi_version
 from tests.kernels_sandbox.rig import START_TIMEOUT, Session, open_session
@@ -64,6 +65,13 @@ async def test_network_includes_the_machines_loopback(online: Session, index: st
     )
 
     assert result.text == "200\n"
+
+
+def test_report_says_that_the_network_is_the_machines() -> None:
+    report = probe(Policy(network=True))
+
+    held = {item.limit: item.mechanism for item in report.mechanisms}
+    assert report.isolation is None or held["network"] == "none"
 
 
 async def test_network_gives_no_right_over_it(online: Session) -> None:

@@ -12,7 +12,7 @@ import ci_tools_kernels
 from tests.kernels_sandbox.rig import is_root
 
 HERE = Path(__file__).parent
-TIMEOUT = 300
+TIMEOUT = 600
 """Seconds for all the tests."""
 
 

@@ -91,6 +91,7 @@ class CommandHandler(KernelHandler):
 
     auth_resource = "kernels"
     _task: "asyncio.Task[None] | None" = None
+    _left = False
 
     @web.authenticated
     @authorized(action="execute")  # type: ignore[untyped-decorator]
@@ -106,6 +107,9 @@ class CommandHandler(KernelHandler):
             raise web.HTTPError(HTTPStatus.GONE, str(exc)) from exc
         except StreamClosedError:
             return  # the client is gone, and the command with it
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
         finally:
             self._task = None
 
@@ -125,6 +129,7 @@ class CommandHandler(KernelHandler):
     def on_connection_close(self) -> None:
         """End the command of a client that has gone."""
         super().on_connection_close()
+        self._left = True
         if self._task is not None:
             self._task.cancel()
 

@@ -70,6 +70,21 @@ async def workspace(
     return workspace
 
 
+async def test_next_kernel_of_a_session_finds_its_files(place: Place) -> None:
+    request = KernelRequest(
+        session_id=f"sess_{uuid4().hex}", server=place.server, kernelspec="", epoch=1
+    )
+    for code in ("open('kept.txt', 'w').write('kept')", "print(open('kept.txt').read())"):
+        ref = await place.backend.start_kernel(request)
+        try:
+            async with place.backend.connect(ref) as kernel:
+                outcome = await run(kernel, code)
+        finally:
+            await place.backend.stop_kernel(ref)
+
+    assert outcome.text() == "kept\n"
+
+
 async def read(
     workspace: Workspace, path: str, *, offset: int = 0, length: int | None = None
 ) -> bytes:

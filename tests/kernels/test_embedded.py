@@ -23,6 +23,8 @@ from ci_tools.models import DisplayOutput, KernelRef
 from ci_tools_jupyter import JupyterBackend
 from tests.kernels.rig import DEADLINE, follow, run, wait_for_text
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
 
 async def start(backend: JupyterBackend, session_id: str | None = None) -> KernelRef:
     session_id = session_id or f"sess_{uuid4().hex}"
@@ -71,6 +73,14 @@ def is_running(pid: int) -> bool:
     return False
 
 
+async def wait_until_no_groups(pids: list[int]) -> None:
+    """Wait until no control group is left that one of these processes made."""
+    patterns = [f"{'*/' * depth}ci-tools-{pid}-*" for pid in pids for depth in range(4)]
+    with anyio.fail_after(DEADLINE):
+        while any(match for pattern in patterns for match in CONTROL_GROUPS.glob(pattern)):
+            await anyio.sleep(0.1)
+
+
 async def wait_until_empty(folder: Path) -> None:
     with anyio.fail_after(DEADLINE):
         while any(folder.iterdir()):
@@ -92,6 +102,7 @@ async def test_nothing_survives_the_service(tmp_path: Path, end: signal.Signals 
 
     await wait_until_gone(pids)
     await wait_until_empty(tmp_path / "run")
+    await wait_until_no_groups(pids)
 
 
 async def test_a_kernel_of_another_process_can_be_used_while_that_lives(

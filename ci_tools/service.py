@@ -626,9 +626,12 @@ class SessionService:
     async def _check_kernelspec(self, server: str, kernelspec: str) -> None:
         known = [spec.name for spec in await self._engine.backend.list_kernelspecs(server)]
         if kernelspec not in known:
+            others = ""
+            if self._engine.backend.isolation(server) not in ("none", "remote"):
+                others = " Its sandbox runs no others: those need CI_TOOLS_ISOLATION=none."
             raise ConfigurationError(
                 f"There is no kernel {kernelspec[:50]!r} on {server!r}; there are: "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}.{others}"
             )
 
     async def _session(self, session_id: str) -> Session:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from ci_tools import (
+    ConfigurationError,
     DisplayOutput,
     ErrorOutput,
     SessionService,
@@ -190,6 +191,8 @@ async def test_sandboxed_session_says_so_and_keeps_the_operators_secrets(tmp_pat
         }
     )
     async with open_service(settings) as service:
+        with pytest.raises(ConfigurationError, match="CI_TOOLS_ISOLATION=none"):
+            await service.create_session(kernelspec="bash")
         session = await service.create_session()
         step = await service.run_code(
             session.id, "import os\nkey = os.environ['API_KEY']\nprint(len(key), key)\nkey"

@@ -8,7 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from ci_tools.errors import ConfigurationError, KernelDiedError, KernelStartError
+from ci_tools.errors import (
+    ConfigurationError,
+    KernelDiedError,
+    KernelStartError,
+    ServerUnavailableError,
+)
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
 from ci_tools.models import KernelRef
 from ci_tools.settings import Settings
@@ -130,6 +135,24 @@ async def test_without_a_sandbox_kernels_run_on_the_chosen_interpreter_with_its_
         assert backend.isolation(ref.server) == "none"
 
     assert outcome.text().startswith("given ")
+
+
+async def test_an_environment_that_was_built_is_used(tmp_path: Path) -> None:
+    python = tmp_path / "kernel-env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    python.parents[1].joinpath("ci-tools-kernel-environment.json").write_text("{}")
+
+    found = await EmbeddedKernels(isolation="auto").find_python(tmp_path)
+
+    assert found == str(python)
+
+
+async def test_an_environment_that_cannot_be_built_is_said_with_the_reason(tmp_path: Path) -> None:
+    kernels = EmbeddedKernels(isolation="auto", requirements=tmp_path / "none.txt")
+
+    with pytest.raises(ServerUnavailableError, match=r"none\.txt.*CI_TOOLS_KERNEL_PYTHON"):
+        await kernels.find_python(tmp_path)
 
 
 def test_what_the_server_is_told_by_name_exists() -> None:

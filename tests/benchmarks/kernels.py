@@ -18,6 +18,7 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 
+from ci_tools.errors import ServerUnavailableError
 from ci_tools_jupyter.channels import Channels, open_channels
 from ci_tools_jupyter.server import JupyterServer, ServerAddress
 from ci_tools_jupyter.wire import decode, encode, to_execute_request
@@ -94,6 +95,13 @@ class BenchServer:
         self._server = server
         self.pid = pid
 
+    async def answers(self) -> bool:
+        """Tell whether it is up."""
+        try:
+            return (await self._server.request("GET", "api")).is_success
+        except ServerUnavailableError:
+            return False
+
     async def start(self, name: str, code: str) -> BenchKernel:
         """Start a kernel and run its first code."""
         kernel_id = await self._server.start_kernel(name, "session")
@@ -164,13 +172,13 @@ async def kernel_server(folder: Path, *names: str) -> AsyncIterator[BenchServer]
         name="The server", url="http://localhost/", token=token, socket_path=str(socket)
     )
     with child_process(*command, env=env, cwd=folder) as process:
-        with anyio.fail_after(START_LIMIT):
-            while not socket.exists():
-                assert process.poll() is None, "the server ended"
-                await anyio.sleep(0.05)
         server = JupyterServer(address)
         try:
             bench = BenchServer(server, process.pid)
+            with anyio.fail_after(START_LIMIT):
+                while not await bench.answers():
+                    assert process.poll() is None, "the server ended"
+                    await anyio.sleep(0.05)
             # Whoever is first waits for a template; that is not what a session takes.
             for name in names:
                 await (await bench.start(name, IMPORTS)).aclose()

@@ -1,6 +1,7 @@
 """Bombs end where they went off: the kernel or a message, and nothing of the neighbours'."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import anyio
@@ -156,7 +157,12 @@ async def test_nothing_is_left_of_a_bomb(kernelspecs: Path, tmp_path: Path) -> N
         session.client.execute(TREE_BOMB)
 
     assert not await anyio.Path(f"/proc/{first}").exists()
-    groups = [
-        path for parent in find_controls().parents.values() for path in parent.glob("ci-tools-*")
-    ]
-    assert groups == []
+    with anyio.fail_after(15):  # a group goes once the last process in it is buried
+        while list_groups():
+            await anyio.sleep(0.05)
+
+
+def list_groups() -> list[Path]:
+    """List the control groups of this process's sessions; others run tests as well."""
+    parents = find_controls().parents.values()
+    return [path for parent in parents for path in parent.glob(f"ci-tools-{os.getpid()}-*")]

@@ -53,12 +53,19 @@ async def server(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
             timeout=30,
         ) as client:
             with anyio.fail_after(START_TIMEOUT):
-                while not await anyio.Path(socket).exists():
+                while not await answers(client):
                     await anyio.sleep(0.05)
             yield client
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+async def answers(server: httpx2.AsyncClient) -> bool:
+    try:
+        return (await server.get("/api")).is_success
+    except httpx2.TransportError:
+        return False
 
 
 async def start_kernel(server: httpx2.AsyncClient) -> str:

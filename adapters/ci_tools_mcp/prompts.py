@@ -1,11 +1,14 @@
 """Prompts that a user can start a conversation with."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
+import anyio
 from mcp.server.mcpserver import MCPServer
 from pydantic import Field
 
-from ci_tools import CIToolsError, RunStep, SessionService
+from ci_tools import CIToolsError, RunStep, SessionService, Variable
 from ci_tools_mcp.access import Access, Call
 from ci_tools_mcp.failures import tool_errors
 
@@ -14,6 +17,9 @@ _STEPS = 20
 
 _FILES = 50
 """Files that a resumed conversation is told about."""
+
+_VARIABLES_WAIT = 2.0
+"""Seconds that a resumed conversation waits for them: a busy kernel does not tell them."""
 
 _VARIABLES = 50
 """Variables that a resumed conversation is told about."""
@@ -70,10 +76,9 @@ async def resume_session(
 
 async def _list_variables(service: SessionService, session_id: str) -> list[str]:
     """Return a line with the variables; none where they cannot be had now."""
-    try:
+    found: Sequence[Variable] = ()
+    with suppress(CIToolsError), anyio.move_on_after(_VARIABLES_WAIT):
         found = await service.list_variables(session_id)
-    except CIToolsError:
-        return []
     named = ", ".join(
         f"{variable.name} ({', '.join(text for text in (variable.type, variable.detail) if text)})"
         for variable in found[:_VARIABLES]

@@ -131,6 +131,11 @@ def install(
     if python is None:
         folder = settings.state_dir.absolute() / FOLDER
         python = _build(console, folder, requirements or settings.kernel_requirements, force)
+        if requirements is not None and requirements != settings.kernel_requirements:
+            console.print(
+                "So that services know it as current, set"
+                f" CI_TOOLS_KERNEL_REQUIREMENTS={escape(str(requirements.absolute()))}"
+            )
     else:
         python = python.expanduser().absolute()
         looked = _look(python)

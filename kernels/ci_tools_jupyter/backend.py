@@ -359,7 +359,10 @@ class JupyterBackend:
                 )
             folder = self._to_local_folder(request.session_id)
             async with self._commands.run(
-                ref.kernel_id, request, folder=folder, variables=to_variables()
+                ref.kernel_id,
+                request,
+                folder=folder,
+                variables=to_variables() | dict(self._kernels.environment),
             ) as events:
                 yield events
         else:

@@ -1,7 +1,7 @@
 """Shell commands and listings of variables beside a kernel, in every kind of place."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -15,13 +15,15 @@ from ci_tools.models import CommandDone, CommandEvent, CommandOutput, KernelRef,
 from ci_tools.testing import FakeBackend
 from ci_tools_jupyter import JupyterBackend
 from ci_tools_jupyter.sandbox import EmbeddedKernels
-from tests.kernels.rig import DEADLINE, Place, run, wait_for_text
+from ci_tools_kernels import Policy, write_kernelspec
+from tests.kernels.rig import DEADLINE, Place, ServerProcess, jupyter_server, run, wait_for_text
 
 VIA = {
     "fake": "process",
     "embedded": "process",
     "sandboxed": "sandbox",
     "remote": "second_kernel",
+    "extended": "sandbox",
     "gateway": "second_kernel",
 }
 
@@ -40,7 +42,9 @@ async def place(
         return
     if name == "sandboxed" and sys.platform != "linux":
         pytest.skip("sandboxed kernels need Linux")
-    fixture = {"remote": "stock_server", "gateway": "gateway"}.get(name)
+    if name == "extended" and sys.platform != "linux":
+        pytest.skip("sandboxed kernels need Linux")
+    fixture = {"remote": "stock_server", "gateway": "gateway", "extended": "extended"}.get(name)
     remotes = {name: request.getfixturevalue(fixture).to_profile()} if fixture else {}
     kernels = EmbeddedKernels(
         isolation="auto" if name == "sandboxed" else "none",
@@ -50,6 +54,23 @@ async def place(
     backend = JupyterBackend(state_dir=state, remotes=remotes, kernels=kernels)
     async with backend.open():
         yield Place(name=name, backend=backend, server=name if fixture else "embedded")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A Jupyter Server with our kernelspec, which is its default, and our extension."""
+    root = tmp_path_factory.mktemp("extended")
+    write_kernelspec(
+        root / ".share" / "jupyter" / "kernels",
+        python=sys.executable,
+        policy=Policy(preload=()),
+    )
+    with jupyter_server(
+        root,
+        "--ServerApp.jpserver_extensions={'ci_tools_kernels.extension': True}",
+        "--MappingKernelManager.default_kernel_name=ci-tools-python",
+    ) as server:
+        yield server
 
 
 class Session:

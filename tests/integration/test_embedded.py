@@ -157,13 +157,15 @@ async def test_interrupt_keeps_variables_and_the_next_step_is_not_eaten(
 async def test_closing_the_service_leaves_no_kernel(tmp_path: Path) -> None:
     import psutil
 
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = set(psutil.Process().children())
     async with open_service(Settings(state_dir=tmp_path)) as service:
         session = await service.create_session()
         await service.run_code(session.id, "1")
+        (server,) = set(psutil.Process().children()) - before
+        started = [server, *server.children(recursive=True)]
 
-    after = {process.pid for process in psutil.Process().children(recursive=True)}
-    assert after <= before
+    assert len(started) > 1
+    assert not [process for process in started if process.is_running()]
 
 
 async def test_two_processes_share_one_live_session(tmp_path: Path) -> None:

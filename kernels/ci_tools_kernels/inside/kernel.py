@@ -16,6 +16,10 @@ from zmq.eventloop.zmqstream import ZMQStream
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 """The order of the listening sockets; a channel's port is its place, counted from one."""
 
+QUEUED_OUTPUTS = 100_000
+"""Messages that wait for a busy server before further ones are dropped. The usual 1000 are too few:
+unix sockets hold little, and output that code flushes piece by piece was lost on a busy machine."""
+
 
 class _ListeningHeartbeat(Heartbeat):
     fd: int
@@ -32,6 +36,8 @@ class SandboxKernelApp(IPKernelApp):
 
     def _try_bind_socket(self, s: Any, port: int) -> int:
         s.setsockopt(zmq.USE_FD, self.fds[CHANNELS[port - 1]])
+        if CHANNELS[port - 1] == "iopub":
+            s.sndhwm = QUEUED_OUTPUTS
         s.bind(f"ipc://{self.ip}-{port}")
         if CHANNELS[port - 1] == "shell":
             # The debugger's socket connects to the last address, and must not look for a file.

@@ -126,8 +126,9 @@ def build_root(root: str, environments: Sequence[str]) -> None:
             _show(root, path)
     _build_devices(root)
     for path in ("/proc", SCRATCH, "/run", "/var", "/mnt", DATA):
-        os.mkdir(root + path, 0o755)
-    os.symlink(SCRATCH, f"{root}/var{SCRATCH}")
+        os.makedirs(root + path, 0o755, exist_ok=True)  # an environment may be below one
+    if not os.path.lexists(f"{root}/var{SCRATCH}"):
+        os.symlink(SCRATCH, f"{root}/var{SCRATCH}")
     restrict_mount(root, MOUNT_ATTR_RDONLY)
 
 
@@ -187,7 +188,7 @@ def enter_root(
         if os.path.isdir(f"{root}/proc/{name}"):
             bind(f"{root}/proc/{name}", f"{root}/proc/{name}", _READ_ONLY, recursive=False)
     scratch = f"mode=1777,size={scratch_bytes},nr_inodes={scratch_files}"
-    mount("tmpfs", root + SCRATCH, "tmpfs", _SHIELDED, scratch)
+    _mount_scratch(root + SCRATCH, scratch)
     mount("tmpfs", root + SHARED_MEMORY, "tmpfs", _SHIELDED | MS_NOEXEC, scratch)
     options = "newinstance,ptmxmode=0666,mode=0620"
     mount("devpts", f"{root}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
@@ -201,6 +202,17 @@ def enter_root(
         attach_data(root, data, idmap_fd=idmap_fd)
     os.chdir(root)
     pivot_root()
+
+
+def _mount_scratch(place: str, options: str) -> None:
+    """Mount the scratch folder, and in it again the environments that are below that path."""
+    names = os.listdir(place)
+    kept = {name: clone_mount(os.path.join(place, name), _READ_ONLY) for name in names}
+    mount("tmpfs", place, "tmpfs", _SHIELDED, options)
+    for name, tree in kept.items():
+        os.mkdir(os.path.join(place, name), 0o755)
+        place_mount(tree, os.path.join(place, name))
+        os.close(tree)
 
 
 def attach_data(root: str, data: str, *, idmap_fd: int | None) -> None:

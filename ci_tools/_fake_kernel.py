@@ -106,7 +106,15 @@ def main() -> None:
     list_variables = runpy.run_path(VARIABLES)["list_variables"]
     hidden = dict(namespace)
     count = 0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    in_code = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal in_code
+        if in_code:
+            in_code = False  # a second signal must not hit what reports the first
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     send(type="ready")
     for line in requests:
         request: Mapping[str, str] = json.loads(line)
@@ -116,14 +124,14 @@ def main() -> None:
         count += 1
         status = "ok"
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            in_code = True
             value = _run(request["code"], namespace)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            in_code = False
             sys.stdout.flush()
             if value is not None:
                 send(type="result", data=bundle(value), execution_count=count)
         except BaseException as error:  # noqa: BLE001 - whatever code raises is its result
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            in_code = False
             status = "error"
             send(
                 type="error",

@@ -44,6 +44,9 @@ class Engine:
     commands: Counter[str] = field(default_factory=Counter)
     """How many shell commands each principal runs in this process."""
 
+    room_checks: dict[str, float] = field(default_factory=dict)
+    """When to count again what a principal keeps, by its name."""
+
     on_finished: list[Callable[[RunStep], None]] = field(default_factory=list)
     """Told each final step of this process, for metrics and traces; they neither raise nor wait."""
 

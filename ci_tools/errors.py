@@ -3,6 +3,7 @@
     CIToolsError
     ├── NotFoundError (LookupError)      not_found: unknown, foreign and expired ids look alike
     ├── InvalidPathError (ValueError)    invalid_path: a file name that is refused
+    ├── InvalidArgumentError (ValueError)  invalid_argument: a call that cannot work as it is
     ├── LimitError                       limit_exceeded: a cap of the principal or of the service
     │   └── FileTooLargeError            file_too_large
     ├── ConfigurationError (ValueError)  configuration: a setting that cannot work
@@ -45,6 +46,12 @@ class InvalidPathError(CIToolsError, ValueError):
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"The file name {path[:200]!r} is refused: {reason}.")
         self.path = path
+
+
+class InvalidArgumentError(CIToolsError, ValueError):
+    """An argument of a call that cannot work; the message names it and what would."""
+
+    code = "invalid_argument"
 
 
 class LimitError(CIToolsError):

@@ -92,7 +92,7 @@ class Kernel(Protocol):
 
     @property
     def workspace(self) -> "Workspace | None":
-        """The session's folder through the kernel, where the server has no file API; else None.
+        """The session's folder through the kernel: the only way, or a faster one; None if neither.
 
         It needs the kernel idle, so it is used between executions only.
         """

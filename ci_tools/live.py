@@ -11,23 +11,26 @@ the interrupt can never hit the next step; a kernel that does not is stopped.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
+    InvalidPathError,
     KernelDiedError,
     KernelLostError,
     NotFoundError,
     ServiceClosedError,
     StoreError,
 )
+from ci_tools.folding import clean_text
 from ci_tools.kernel import (
     Execution,
     ExecutionDone,
@@ -52,7 +55,7 @@ from ci_tools.models import (
     StepStatus,
 )
 from ci_tools.outputs import OutputLimitError
-from ci_tools.paths import MOUNT
+from ci_tools.paths import MOUNT, check_path
 from ci_tools.running import RunningStep
 from ci_tools.workspace import LocalWorkspace
 
@@ -68,6 +71,12 @@ CLOSE_GRACE = 10.0
 
 LISTED_FILES = 10_000
 """Files of a session that are looked at for changes after a step."""
+
+HASHED_BYTES = 2 << 30
+"""Bytes of files that are hashed for one step or call: code can make terabytes out of nothing."""
+
+_SIZE_MAX = 2**63 - 1
+"""Bytes, the most that a database can store; the sizes of sparse files add up to more."""
 
 _TURN_WAIT_FIRST, _TURN_WAIT_LONGEST = 0.01, 0.5
 """Seconds between two looks at whether another process's step of the session has ended."""
@@ -140,6 +149,7 @@ class LiveSession:
         self._send, self._receive = anyio.create_memory_object_stream[_Work](float("inf"))
         self._kernel: Kernel | None = None
         self._connection: AsyncExitStack | None = None
+        self._working = False
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
         self._unsaid: str | None = None
@@ -148,26 +158,54 @@ class LiveSession:
         """Set when the task is over."""
 
     async def run(self) -> None:
-        """Do the work that is sent, until there has been none for the kernel's idle time."""
+        """Do the work that is sent, until there has been none for the kernel's idle time.
+
+        Whatever goes wrong here ends here: all sessions of the service share one task group.
+        """
+        try:
+            while await self._work():
+                logger.warning("session %s: its connection broke", self._session.id)
+        except Exception:
+            logger.exception("session %s: its task failed", self._session.id)
+        finally:
+            if self._engine.live.get(self._session.id) is self:
+                del self._engine.live[self._session.id]
+            # Not inside a scope of ours: a connection's own scopes were entered before it.
+            try:
+                await self._disconnect()
+            finally:
+                with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                    await self._refuse_rest()
+                self.ended.set()
+
+    async def _work(self) -> bool:
+        """Do work until there is no more, or (True) until the connection breaks."""
         try:
             while True:
                 work = None
                 with anyio.move_on_after(self._engine.settings.kernel_idle_timeout):
                     work = await self._receive.receive()
                 if work is not None:
-                    await work.run()
+                    self._working = True
+                    try:
+                        await work.run()
+                    finally:
+                        self._working = False
                 elif not self._receive.statistics().current_buffer_used:
-                    return
+                    return False
         except anyio.EndOfStream:
-            return
-        finally:
-            if self._engine.live.get(self._session.id) is self:
-                del self._engine.live[self._session.id]
-            # Not inside a scope of ours: a connection's own scopes were entered before it.
+            return False
+        except anyio.get_cancelled_exc_class():
+            # A task of the connection that fails cancels this one, which had entered it. That is
+            # over once it is left; if it is the service that ends, the checkpoint raises again.
             await self._disconnect()
-            with anyio.move_on_after(CLOSE_GRACE, shield=True):
-                await self._refuse_rest()
-            self.ended.set()
+            await anyio.lowlevel.checkpoint()
+            return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call would have to wait for work that was sent before."""
+        return self._working or self._receive.statistics().current_buffer_used > 0
 
     def start_step(self, running: RunningStep, admission: "Admission") -> None:
         """Queue a step."""
@@ -243,21 +281,33 @@ class LiveSession:
             if running.finishing:
                 return
             turn = await self._await_turn(running, admission)
+            if turn is not None and turn.step.status.is_final:
+                # Another process took this one for dead, as after a long sleep of the machine.
+                self._let_go(running, turn.step)
+                return
             end = await self._run(running, turn) if turn else _cancelled()
         except NotFoundError:
-            running.finish(replace(running.step, status=StepStatus.CANCELLED))
-            self._engine.running.pop(running.step.id, None)
-            running.log.discard()
+            self._let_go(running, replace(running.step, status=StepStatus.CANCELLED))
             return
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
                 await self._interrupt_quietly()
-                await self.finish_step(running, _service_closed())
+                await self.finish_step(
+                    running, _service_closed() if self._engine.closing else _broken()
+                )
             raise
         except Exception:
             logger.exception("step %s: it could not be run", running.step.id)
             end = _failed("internal_error", "The service failed; its log says how.")
+            await self._interrupt_quietly()  # the code may still run
+            await self._disconnect()
         await self.finish_step(running, end)
+
+    def _let_go(self, running: RunningStep, step: RunStep) -> None:
+        """Let a step's watchers go whose record is final already, or gone."""
+        running.finish(step)
+        self._engine.running.pop(step.id, None)
+        running.log.discard()
 
     async def finish_step(self, running: RunningStep, end: _End) -> None:
         """Write a step's final record and let its watchers go."""
@@ -265,6 +315,8 @@ class LiveSession:
             return
         running.finishing = True
         log = running.log
+        if log.cut:
+            log.flush()
         step = replace(
             running.step,
             status=end.status,
@@ -274,6 +326,7 @@ class LiveSession:
             execution_count=end.execution_count,
             truncated=log.truncated,
         )
+        settled = False
         try:
             files, size = await self._changes(end.listing) if running.executing else ((), None)
             full_text = await self._keep_full_text(running) if log.cut else None
@@ -281,16 +334,19 @@ class LiveSession:
             step = await self._engine.records.finish_step(
                 step, lease=self._engine.lease, workspace_bytes=size
             )
+            settled = True
             log.discard()
         except NotFoundError:
             logger.info("step %s: its session was closed while it ran", step.id)
+            settled = True
             log.discard()
             await self._forget_full_text(step)
         except Exception:
             # Whoever waits for the step must learn of its end, whatever is wrong with the store.
             logger.exception("step %s: its record will be written later", step.id)
-            self._engine.unwritten[step.id] = step
         finally:
+            if not settled:  # also when the caller of `cancel_step` is cancelled
+                self._engine.unwritten[step.id] = step
             self._engine.running.pop(step.id, None)
             running.finish(step)
             for tell in self._engine.on_finished:
@@ -308,7 +364,10 @@ class LiveSession:
         )
 
     async def _await_turn(self, running: RunningStep, admission: "Admission") -> "Admission | None":
-        """Return the admission with which the step may run; None if it was stopped before."""
+        """Return the admission with which the step may run; None if it was stopped before.
+
+        Its step is final if another process has settled it.
+        """
         delay = _TURN_WAIT_FIRST
         if admission.step.status is StepStatus.QUEUED:
             running.publish(StepQueued(step=admission.step))
@@ -320,14 +379,14 @@ class LiveSession:
                 with running.stop_scope(delay):
                     await anyio.sleep_forever()
                 delay = min(delay * 2, _TURN_WAIT_LONGEST)
-        if admission.step.status.is_final:
-            raise NotFoundError("running step", running.step.id)
-        return None if running.stop else admission
+        if running.stop and not admission.step.status.is_final:
+            return None
+        return admission
 
     async def _run(self, running: RunningStep, turn: "Admission") -> _End:
         """Run a step whose turn it is."""
         session = turn.session
-        running.update(turn.step)
+        running.update(replace(turn.step, replays=running.step.replays))
         for attempt in (1, 2):
             try:
                 kernel, session = await self._kernel_of(session)
@@ -440,17 +499,35 @@ class LiveSession:
                 epoch=session.epoch + 1,
             )
         )
-        stored = await records.set_kernel(
-            session.id,
-            epoch=session.epoch + 1,
-            kernel=ref,
-            isolation=backend.isolation(ref.server),
-        )
+        try:
+            stored = await records.set_kernel(
+                session.id,
+                epoch=session.epoch + 1,
+                kernel=ref,
+                isolation=backend.isolation(ref.server),
+            )
+        except BaseException:
+            # Closed meanwhile, or its record cannot be written: nobody would ever find this kernel.
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await self._stop_unrecorded(ref)
+            raise
         if stored.kernel == ref:
             logger.info("session %s: kernel started, epoch %d", session.id, stored.epoch)
         else:
             await backend.stop_kernel(ref)  # another process was faster
         return stored
+
+    async def _stop_unrecorded(self, ref: KernelRef) -> None:
+        backend, session = self._engine.backend, self._session
+        try:
+            await backend.stop_kernel(ref)
+            await self._stored()
+        except NotFoundError:  # its folder was made again for the kernel
+            await backend.remove_workspace(
+                WorkspaceRequest(session_id=session.id, server=session.server)
+            )
+        except CIToolsError as error:
+            logger.warning("session %s: a kernel was left behind: %s", session.id, error)
 
     async def _drop_kernel(self, session: Session, lost: str) -> Session:
         """Give up the session's kernel, and end it if it still lives."""
@@ -469,13 +546,16 @@ class LiveSession:
         self._connected.set()  # whoever waits looks again, and waits for the next one
         self._connected = anyio.Event()
         if connection is not None:
-            await connection.aclose()
+            try:
+                await connection.aclose()
+            except Exception:
+                logger.exception("session %s: its connection failed", self._session.id)
 
     async def _interrupt_quietly(self) -> None:
         if self._kernel is not None:
             try:
                 await self._kernel.interrupt()
-            except BackendError as error:
+            except Exception as error:  # noqa: BLE001 - the step's end matters more
                 logger.warning("session %s: no interrupt: %s", self._session.id, error)
 
     async def _refuse_rest(self) -> None:
@@ -484,8 +564,10 @@ class LiveSession:
             async for work in self._receive:
                 await work.refuse()
 
-    async def _keep_full_text(self, running: RunningStep) -> FullText:
+    async def _keep_full_text(self, running: RunningStep) -> FullText | None:
         running.log.flush()
+        if not running.log.spooled:
+            return None
         key = await self._engine.blobs.put_file(
             self._engine.spool_path(running.step.id), principal=running.step.principal
         )
@@ -507,29 +589,41 @@ class LiveSession:
         if workspace is None or self._seen is None:
             return (), None
         try:
-            now = _by_path(listing) if listing is not None else await _list(workspace)
-            changes = []
-            for path, stat in now.items():
-                if self._seen.get(path) != stat:
-                    sha256 = await workspace.sha256(path)
-                    changes.append(
-                        ChangedFile(
-                            path=path,
-                            size=stat.size,
-                            sha256=sha256,
-                            change="changed" if path in self._seen else "created",
-                        )
-                    )
-            deleted = sorted(self._seen.keys() - now.keys())
-        except (BackendError, NotFoundError) as error:
+            now = _checked(listing) if listing is not None else await _list(workspace)
+            changes = await _compare(workspace, self._seen, now)
+        except (CIToolsError, OSError) as error:
             logger.warning("session %s: its files could not be listed: %s", self._session.id, error)
             self._seen = None
             return (), None
-        changes += [
-            ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted
-        ]
         self._seen = now
-        return tuple(changes), sum(stat.size for stat in now.values()) if changes else None
+        size = min(sum(stat.size for stat in now.values()), _SIZE_MAX)
+        return changes, size if changes else None
+
+
+async def _compare(
+    workspace: Workspace, before: Mapping[str, FileStat], now: Mapping[str, FileStat]
+) -> tuple[ChangedFile, ...]:
+    """Return what differs between two listings; behind the end of one that is cut, nothing does."""
+    end = min((max(files) for files in (before, now) if len(files) >= LISTED_FILES), default=None)
+    changes = []
+    unhashed = HASHED_BYTES
+    for path, stat in now.items():
+        if before.get(path) == stat or (end is not None and path > end):
+            continue
+        sha256 = None
+        if stat.size <= unhashed:
+            unhashed -= stat.size
+            try:
+                sha256 = await workspace.sha256(path)
+            except NotFoundError:
+                continue  # removed since, by a thread or a child of the code
+        change: Literal["created", "changed"] = "changed" if path in before else "created"
+        changes.append(ChangedFile(path=path, size=stat.size, sha256=sha256, change=change))
+    deleted = sorted(path for path in before if path not in now and (end is None or path <= end))
+    return (
+        *changes,
+        *(ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted),
+    )
 
 
 async def _list(workspace: Workspace) -> dict[str, FileStat]:
@@ -540,15 +634,28 @@ def _by_path(listing: Sequence[FileStat]) -> dict[str, FileStat]:
     return {stat.path: stat for stat in listing}
 
 
+def _checked(listing: Sequence[FileStat]) -> dict[str, FileStat]:
+    """Keep what can be true of a listing that a kernel made: its code could make up any."""
+    return _by_path([stat for stat in listing[:LISTED_FILES] if _is_possible(stat)])
+
+
+def _is_possible(stat: FileStat) -> bool:
+    try:
+        return 0 <= stat.size <= _SIZE_MAX and check_path(stat.path) == stat.path
+    except InvalidPathError:
+        return False
+
+
 async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:
     """Keep output until the kernel is done with the code; output beyond the limit stops it."""
     while True:
         event = await execution.receive()
-        try:
-            if isinstance(event, ExecutionDone):
+        if isinstance(event, ExecutionDone):
+            with suppress(OutputLimitError):
                 for output in mapper.rest():
                     running.add(output)
-                return event
+            return event
+        try:
             if running.stop != "output_limit":
                 running.add(mapper.to_event(event))
         except OutputLimitError:
@@ -563,7 +670,7 @@ def _ended(running: RunningStep, done: ExecutionDone) -> _End:
         case "error":
             errors = [output for output in running.log.outputs() if isinstance(output, ErrorOutput)]
             message = f"{errors[-1].name}: {errors[-1].message}"[:500] if errors else "It failed."
-            end = _failed("code_error", message)
+            end = _failed("code_error", clean_text(message))
         case "aborted":
             end = _failed("result_unknown", "The kernel refused to run the code; try again.")
         case "unknown":
@@ -592,6 +699,10 @@ def _service_closed() -> _End:
         status=StepStatus.CANCELLED,
         error=StepError(code="cancelled", message="The service was stopped; run the code again."),
     )
+
+
+def _broken() -> _End:
+    return _failed("server_lost", "The connection to the kernel broke; run the code again.")
 
 
 def _stopped(running: RunningStep, rest: str) -> _End:

@@ -118,6 +118,8 @@ class ChangedFile:
 
     size: int | None
     sha256: str | None
+    """None also for what is too large to be hashed after every step (2 GiB in all)."""
+
     change: Literal["created", "changed", "deleted"]
 
 
@@ -160,6 +162,9 @@ class RunStep:
     full_text: FullText | None = None
     truncated: bool = False
     """Whether something was cut from `outputs` or lost; `notices` say what."""
+
+    replays: str | None = None
+    """The id of the step that a replay ran again as this one."""
 
     @property
     def duration(self) -> float | None:

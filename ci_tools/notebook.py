@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from ci_tools.folding import clean_text
+from ci_tools.folding import clean_text, fold_text
 from ci_tools.models import (
     DisplayOutput,
     ErrorOutput,
@@ -25,9 +25,14 @@ from ci_tools.models import (
 _JSON_TYPE = re.compile(r"application/(.*\+)?json\Z")
 """Media types whose values the format keeps as JSON; all others are text."""
 
+_OVERWRITES = re.compile(r"[\r\x08]|\x1b\[[0-9;?]*[A-HJKf]")
+"""Control codes that move the cursor or erase."""
+
 
 def to_notebook(session: Session, steps: Iterable[RunStep]) -> dict[str, Json]:
     """Return a notebook (nbformat 4.5) of these steps, oldest first whatever their order.
+
+    A progress bar is its last state; colours stay where nothing was overwritten.
 
     A step is a code cell with the step's id; where the kernel is another one than before, a
     Markdown cell says so. The same steps always give the same notebook.
@@ -114,7 +119,7 @@ def _step_metadata(step: RunStep) -> Json:
 def _to_output(output: Output, step: RunStep) -> Json:
     match output:
         case StreamOutput():
-            return {"output_type": "stream", "name": output.name, "text": clean_text(output.text)}
+            return {"output_type": "stream", "name": output.name, "text": _to_text(output.text)}
         case DisplayOutput(kind="result"):
             count = output.execution_count
             return {
@@ -138,6 +143,12 @@ def _to_output(output: Output, step: RunStep) -> Json:
             }
         case _:
             assert_never(output)
+
+
+def _to_text(text: str) -> str:
+    # Viewers know colours, but most do not know the cursor: there only the last state makes sense.
+    text = clean_text(text).replace("\r\n", "\n")
+    return fold_text(text) if _OVERWRITES.search(text) else text
 
 
 def _error_output(error: StepError) -> Json:

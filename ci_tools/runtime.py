@@ -18,7 +18,14 @@ from ci_tools.live import CLOSE_GRACE
 from ci_tools.models import LOCAL, new_id
 from ci_tools.service import SessionService
 from ci_tools.settings import Settings
-from ci_tools.upkeep import keep_lease, renew_lease, settle_orphans, sweep, watch_steps
+from ci_tools.upkeep import (
+    keep_lease,
+    renew_lease,
+    sweep,
+    try_to_settle_orphans,
+    watch_steps,
+    write_unwritten,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +65,7 @@ async def open_service(
                 rates=RateLimiter(settings.requests_per_minute),
             )
             await renew_lease(engine)
-            tasks.start_soon(settle_orphans, engine)
+            tasks.start_soon(try_to_settle_orphans, engine)
             for upkeep in (keep_lease, watch_steps, sweep):
                 tasks.start_soon(upkeep, engine)
             try:
@@ -88,6 +95,8 @@ async def _close(engine: Engine) -> None:
     with anyio.move_on_after(CLOSE_GRACE):
         for live in lives:
             await live.ended.wait()
+    with anyio.move_on_after(CLOSE_GRACE):
+        await write_unwritten(engine)
     await engine.records.release_lease(engine.lease)
 
 

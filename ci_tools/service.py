@@ -15,15 +15,16 @@ from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
-    ConfigurationError,
     FileTooLargeError,
+    InvalidArgumentError,
     KernelLostError,
     LimitError,
     NotFoundError,
     ServiceClosedError,
 )
+from ci_tools.folding import clean_text
 from ci_tools.kernel import CommandRequest, Kernel, Workspace, WorkspaceRequest
-from ci_tools.live import CLOSE_GRACE, LiveSession
+from ci_tools.live import CLOSE_GRACE, HASHED_BYTES, LiveSession
 from ci_tools.mapping import PathMapper
 from ci_tools.models import (
     CommandDone,
@@ -42,11 +43,12 @@ from ci_tools.models import (
     Variable,
     new_id,
 )
+from ci_tools.outputs import read_spool
 from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
 from ci_tools.settings import Settings
 from ci_tools.upkeep import delete_session
-from ci_tools.workspace import check_path
+from ci_tools.workspace import LocalWorkspace, check_path
 
 if TYPE_CHECKING:
     from ci_tools.stores.nouns import Load, StoredFile, Ticket, Token
@@ -73,11 +75,17 @@ COMMAND_OUTPUT_MAX = 64_000_000
 VARIABLES_WAIT = 10.0
 """Seconds that a listing of variables waits for a kernel that is busy or does not answer."""
 
+_LARGE = 8 << 20
+"""Bytes from which an upload is sent to a remote session through its kernel, which is started."""
+
 _NAME_LIMIT = 200
 """Characters of a session's name or a principal."""
 
 _FOREIGN_WAIT_FIRST, _FOREIGN_WAIT_LONGEST = 0.05, 1.0
 """Seconds between two looks at a step that another process runs."""
+
+_ROOM_CHECK = 5.0
+"""Seconds in which a principal that kept too little to be refused is not looked at again."""
 
 _PAGE = 100
 """Steps read from the store at once."""
@@ -111,7 +119,7 @@ class SessionService:
     def act_as(self, principal: str) -> "SessionService":
         """Return the service of another principal; whoever calls this has checked who asks."""
         if not principal or len(principal) > _NAME_LIMIT or not principal.isprintable():
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"A principal is 1 to {_NAME_LIMIT} printable characters, not {principal[:50]!r}."
             )
         return SessionService(self._engine, principal)
@@ -124,11 +132,11 @@ class SessionService:
         """Create a session; its kernel starts with the first step, or with `warm_session`.
 
         Raises:
-            ConfigurationError: No such server profile or kernelspec; the message lists them.
+            InvalidArgumentError: No such server profile or kernelspec; the message lists them.
         """
         self._admit()
         if name is not None and len(name) > _NAME_LIMIT:
-            raise ConfigurationError(f"A session's name has at most {_NAME_LIMIT} characters.")
+            raise InvalidArgumentError(f"A session's name has at most {_NAME_LIMIT} characters.")
         server = self._checked_server(server)
         kernelspec = kernelspec or self.settings.kernelspec
         if kernelspec:
@@ -136,7 +144,7 @@ class SessionService:
         session = Session(
             id=new_id("sess_"),
             principal=self.principal,
-            name=name,
+            name=None if name is None else clean_text(name),
             server=server,
             kernelspec=kernelspec,
             isolation=self._engine.backend.isolation(server),
@@ -165,6 +173,14 @@ class SessionService:
             await self._cancel(step)
         await delete_session(self._engine, session)
 
+    async def warm_up(self) -> None:
+        """Start what every session needs where code runs, but no kernel; it is only faster then.
+
+        Raises:
+            BackendError: It does not start; the first session will say so again.
+        """
+        await self._engine.backend.warm_up()
+
     async def warm_session(self, session_id: str) -> None:
         """Start the session's kernel in the background, so that its first step need not wait."""
         self._admit()
@@ -174,20 +190,21 @@ class SessionService:
     async def restart_session(self, session_id: str, *, replay: bool = False) -> Restarted:
         """Give the session a new kernel: variables are lost, files kept.
 
-        A running step is cancelled. With `replay` the completed steps of the last kernel are run
-        again, in order, until one fails; never by itself, because steps may act on the world.
+        A running step is cancelled. With `replay` the session's completed steps are run again, in
+        order, until one fails; never by itself, because steps may act on the world. What an
+        earlier replay ran again counts once.
         """
         self._admit()
         session = await self._session(session_id)
         for step in await self._unfinished(session_id):
             if step.status is StepStatus.IN_PROGRESS:
                 await self._cancel(step)
-        again = await self._completed(session_id, session.epoch) if replay else []
+        again = await self._completed(session_id) if replay else []
         session = await self._session(session_id)
         await self._live(session).restart()
         replayed: list[RunStep] = []
         for step in again:
-            replayed.append(await self.run_code(session_id, step.code, timeout=step.timeout))
+            replayed.append(await self._replay(step))
             if replayed[-1].status is not StepStatus.COMPLETED:
                 break
         return Restarted(session=await self._session(session_id), replayed=tuple(replayed))
@@ -228,13 +245,7 @@ class SessionService:
 
         `timeout` is the seconds that the code may run; the step is then `expired`.
         """
-        running = await self._submit(session_id, code, timeout)
-        try:
-            await running.done.wait()
-        except anyio.get_cancelled_exc_class():
-            await self._abandon(running)
-            raise
-        return running.step
+        return await self._await_end(await self._submit(session_id, code, timeout))
 
     @asynccontextmanager
     async def stream_code(
@@ -439,6 +450,7 @@ class SessionService:
         engine = self._engine
         digest = hashlib.sha256()
         counted = _Counted(content, path, digest.update, self.settings.file_limit)
+        limit = self.settings.bytes_per_principal
         key = await engine.blobs.put(counted.chunks(), principal=self.principal)
         file = File(
             id=new_id("file-"),
@@ -451,10 +463,10 @@ class SessionService:
             modified_at=0,
         )
         try:
-            await self._stage(session, path, key)
-            file, replaced = await engine.records.put_file(
-                file, key=key, limit=self.settings.bytes_per_principal
-            )
+            # Before it is staged: what is in the session's folder cannot be taken back.
+            await engine.records.check_room(file, limit=limit)
+            await self._stage(session, file, key)
+            file, replaced = await engine.records.put_file(file, key=key, limit=limit)
         except BaseException:
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
                 await engine.blobs.delete([key])
@@ -479,8 +491,11 @@ class SessionService:
             for stat in stats
         ]
 
-    async def stat_file(self, session_id: str, path: str) -> File:
-        """Describe one file, with its SHA-256."""
+    async def stat_file(self, session_id: str, path: str, *, digest: bool = True) -> File:
+        """Describe one file, with its SHA-256 unless it is larger than 2 GiB.
+
+        Without `digest` the file is not read: the hash is there only if it is known already.
+        """
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
@@ -489,7 +504,9 @@ class SessionService:
         async def look(place: Workspace) -> File:
             stat = await place.stat(path)
             file = _to_file(session, path, stat.size, stat.modified_at, stored)
-            sha256 = await place.sha256(path)
+            if not digest:
+                return file
+            sha256 = await place.sha256(path) if stat.size <= HASHED_BYTES else None
             return replace(file, sha256=sha256, id=file.id if file.sha256 == sha256 else None)
 
         return await self._with_workspace(session, look)
@@ -618,7 +635,7 @@ class SessionService:
         if server is None:
             return servers[0]
         if server not in servers:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"There is no server profile {server[:50]!r}; there are: {', '.join(servers)}."
             )
         return server
@@ -629,7 +646,7 @@ class SessionService:
             others = ""
             if self._engine.backend.isolation(server) not in ("none", "remote"):
                 others = " Its sandbox runs no others: those need CI_TOOLS_ISOLATION=none."
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"There is no kernel {kernelspec[:50]!r} on {server!r}; there are: "
                 f"{', '.join(known)}.{others}"
             )
@@ -679,20 +696,26 @@ class SessionService:
             await self._live(session).call(_just_connect)
         except CIToolsError as error:
             logger.warning("session %s: not warmed: %s", session.id, error)
+        except Exception:
+            # Nobody waits for this task, and all sessions share its task group.
+            logger.exception("session %s: not warmed", session.id)
 
-    async def _submit(self, session_id: str, code: str, timeout: float | None) -> RunningStep:
+    async def _submit(
+        self, session_id: str, code: str, timeout: float | None, *, replays: str | None = None
+    ) -> RunningStep:
         self._admit()
         if len(code) > CODE_LIMIT:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"The code has {len(code)} characters; at most {CODE_LIMIT} run in one step. "
                 "Upload it as a file and run that."
             )
         seconds = self.settings.step_timeout if timeout is None else timeout
         if not 0 < seconds <= self.settings.step_timeout_max:
-            raise ConfigurationError(
+            raise InvalidArgumentError(
                 f"A step's timeout is above 0 and at most {self.settings.step_timeout_max:g} s, "
                 f"not {seconds:g}."
             )
+        await self._check_room()
         step = RunStep(
             id=new_id("step_"),
             session_id=session_id,
@@ -702,6 +725,7 @@ class SessionService:
             epoch=0,
             timeout=seconds,
             created_at=0,
+            replays=replays,
         )
         running = self._engine.open_step(step)
         try:
@@ -715,10 +739,39 @@ class SessionService:
         self._live(admission.session).start_step(running, admission)
         return running
 
+    async def _check_room(self) -> None:
+        """Refuse to run code of a principal that keeps all it may: running makes more of it."""
+        engine, now = self._engine, anyio.current_time()
+        if now < engine.room_checks.get(self.principal, 0):
+            return
+        used = await engine.records.stored_bytes(principal=self.principal)
+        limit = self.settings.bytes_per_principal
+        if used >= limit:
+            raise LimitError(
+                f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
+            )
+        engine.room_checks[self.principal] = now + _ROOM_CHECK
+
+    async def _replay(self, step: RunStep) -> RunStep:
+        running = await self._submit(step.session_id, step.code, step.timeout, replays=step.id)
+        return await self._await_end(running)
+
+    async def _await_end(self, running: RunningStep) -> RunStep:
+        try:
+            await running.done.wait()
+        except anyio.get_cancelled_exc_class():
+            await self._abandon(running)
+            raise
+        return running.step
+
     async def _abandon(self, running: RunningStep) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""
+        running.request_stop("cancelled")
         with anyio.move_on_after(self.settings.interrupt_grace + CLOSE_GRACE, shield=True):
-            await self._cancel(running.step)
+            try:
+                await self._cancel(running.step)
+            except CIToolsError as error:
+                logger.warning("step %s: its end was not awaited: %s", running.step.id, error)
 
     async def _cancel(self, step: RunStep) -> RunStep:
         running = self._running(step.id)
@@ -744,11 +797,10 @@ class SessionService:
 
     def _with_spooled(self, step: RunStep) -> RunStep:
         """Add what a step of another process on this machine has printed so far."""
-        spool = self._engine.spool_path(step.id)
-        if not spool.exists():
-            return step
-        text = spool.read_bytes()[-self.settings.text_limit :].decode("utf-8", "replace")
-        return replace(step, outputs=(StreamOutput(name="stdout", text=text),))
+        text = read_spool(
+            self._engine.spool_path(step.id), limit=self.settings.text_limit, tail=True
+        )
+        return replace(step, outputs=(StreamOutput(name="stdout", text=text),)) if text else step
 
     async def _wait_foreign(self, step: RunStep) -> AsyncIterator[StepFinished]:
         """Wait until a step that another process runs is final."""
@@ -761,30 +813,25 @@ class SessionService:
 
     async def _unfinished(self, session_id: str) -> list[RunStep]:
         """List a session's steps that are not final, the oldest first."""
-        steps = [step async for step in self._all_steps(session_id, until_final=True)]
-        return steps[::-1]
+        return await self._engine.records.list_unfinished_steps(
+            session_id, principal=self.principal
+        )
 
-    async def _completed(self, session_id: str, epoch: int) -> list[RunStep]:
-        """List the steps that a kernel completed, the oldest first."""
+    async def _completed(self, session_id: str) -> list[RunStep]:
+        """List the steps that made the session's state, the oldest first."""
         steps = [step async for step in self._all_steps(session_id)]
-        return [
-            step
-            for step in steps[::-1]
-            if step.epoch == epoch and step.status is StepStatus.COMPLETED
-        ]
+        completed = [step for step in steps[::-1] if step.status is StepStatus.COMPLETED]
+        repeated = {step.replays for step in completed}
+        return [step for step in completed if step.id not in repeated]
 
-    async def _all_steps(
-        self, session_id: str, *, until_final: bool = False
-    ) -> AsyncIterator[RunStep]:
-        """Iterate over a session's steps, newest first; with `until_final` only the unfinished."""
+    async def _all_steps(self, session_id: str) -> AsyncIterator[RunStep]:
+        """Iterate over a session's steps, newest first."""
         before = None
         while True:
             page = await self._engine.records.list_steps(
                 session_id, principal=self.principal, limit=_PAGE, before=before
             )
             for step in page:
-                if until_final and step.status.is_final:
-                    return
                 yield step
             if len(page) < _PAGE:
                 return
@@ -802,9 +849,14 @@ class SessionService:
         place = await self._workspace(session)
         if place is not None:
             return await function(place)
+        return await self._through_kernel(session, function)
 
+    async def _through_kernel(
+        self, session: Session, function: Callable[[Workspace], Awaitable[T]]
+    ) -> T:
         async def call(kernel: Kernel) -> T:
-            assert kernel.workspace is not None
+            if kernel.workspace is None:
+                raise BackendError("The session's kernel cannot reach its files for us.")
             return await function(kernel.workspace)
 
         return await self._live(session).call(call)
@@ -840,20 +892,60 @@ class SessionService:
             if errors:
                 raise errors[0]
 
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call)
             with receive:
-                yield chunks()
+                try:
+                    yield chunks()
+                except Exception as error:  # noqa: BLE001 - raised again, outside of the group
+                    failure = error
+        if failure is not None:
+            raise failure
 
-    async def _stage(self, session: Session, path: str, key: str) -> None:
-        """Copy an upload's kept bytes into the session's folder."""
+    async def _stage(self, session: Session, file: File, key: str) -> None:
+        """Copy an upload's kept bytes into the session's folder.
+
+        Large ones go to another machine through the kernel: a Jupyter Server takes them in base64.
+        """
         blobs = self._engine.blobs
 
         async def write(place: Workspace) -> None:
             async with blobs.open(key) as chunks:
-                await place.write(path, chunks, source=blobs.local_path(key))
+                await place.write(file.path, chunks, source=blobs.local_path(key))
 
-        await self._with_workspace(session, write)
+        place = await self._workspace(session)
+        if place is None:
+            await self._through_kernel(session, write)
+        elif (
+            file.size < _LARGE
+            or isinstance(place, LocalWorkspace)
+            or not await self._write_through_kernel(session, write)
+            or await _find_size(place, file.path) != file.size  # its code may have lied
+        ):
+            await write(place)
+
+    async def _write_through_kernel(
+        self, session: Session, write: Callable[[Workspace], Awaitable[None]]
+    ) -> bool:
+        """Write a file through the kernel if it is idle, or can be started; False if not."""
+        scope = anyio.CancelScope()
+
+        async def write_in_scope(place: Workspace) -> None:
+            with scope:
+                await write(place)
+
+        if self._live(session).busy:
+            return False
+        try:
+            await self._through_kernel(session, write_in_scope)
+        except CIToolsError as error:
+            logger.info("session %s: no upload through its kernel: %s", session.id, error)
+            return False
+        except BaseException:
+            scope.cancel()  # it runs in the session's task
+            raise
+        return True
 
 
 class _Counted:
@@ -888,6 +980,13 @@ class _Counted:
         return chunk
 
 
+async def _find_size(place: Workspace, path: str) -> int | None:
+    try:
+        return (await place.stat(path)).size
+    except NotFoundError:
+        return None
+
+
 async def _just_connect(kernel: Kernel) -> None:
     """Do nothing with a kernel; getting it was the purpose."""
 
@@ -898,16 +997,16 @@ async def _list_variables(kernel: Kernel) -> list[Variable]:
 
 def _check_command(command: str, timeout: float, output_limit: int) -> None:
     if not command.strip() or len(command) > COMMAND_LIMIT or "\0" in command:
-        raise ConfigurationError(
+        raise InvalidArgumentError(
             f"A command has 1 to {COMMAND_LIMIT} characters; upload a longer script and run that."
         )
     if not 0 < timeout <= COMMAND_TIMEOUT_MAX:
-        raise ConfigurationError(
+        raise InvalidArgumentError(
             f"A command's timeout is above 0 and at most {COMMAND_TIMEOUT_MAX:g} s, "
             f"not {timeout:g}."
         )
     if not 0 <= output_limit <= COMMAND_OUTPUT_MAX:
-        raise ConfigurationError(
+        raise InvalidArgumentError(
             f"A command's output limit is at most {COMMAND_OUTPUT_MAX} bytes, not {output_limit}."
         )
 

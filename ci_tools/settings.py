@@ -1,7 +1,10 @@
 """Every setting of the service, read once from `CI_TOOLS_…` variables and a TOML file."""
 
+import difflib
 import os
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from ci_tools.errors import ConfigurationError
 
 MEGABYTE = 1_000_000
 """Bytes; limits of text and memory are counted in these."""
@@ -27,6 +32,12 @@ HOUR = 3600.0
 
 DAY = 24 * HOUR
 """Seconds."""
+
+_PREFIX = "CI_TOOLS_"
+"""How the variables begin."""
+
+_OTHER_VARIABLES = (_PREFIX + "CONFIG", _PREFIX + "TOKEN")
+"""Variables that are no settings: where the file is, and the token of `ci-tools mcp --server`."""
 
 
 def default_state_dir() -> Path:
@@ -65,7 +76,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="CI_TOOLS_",
+        env_prefix=_PREFIX,
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",
@@ -224,7 +235,37 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments first, then variables, then the TOML file."""
-        file = os.environ.get("CI_TOOLS_CONFIG")
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=file) if file else None
-        return tuple(source for source in (init_settings, env_settings, toml) if source)
+        """Take arguments first, then variables, then the TOML file.
+
+        Raises:
+            ConfigurationError: A variable or key means nothing, or the file cannot be read. What
+                is misspelt must not leave a default in force, of all things one about safety.
+        """
+        known = settings_cls.model_fields
+        for variable in os.environ:
+            name = variable.removeprefix(_PREFIX)
+            if variable.startswith((_PREFIX + "TEST_", *_OTHER_VARIABLES)) or name == variable:
+                continue
+            if name.lower() not in known:
+                raise _unknown(f"variable {variable}", name.lower(), known, _PREFIX)
+        file = os.environ.get(_PREFIX + "CONFIG")
+        if not file:
+            return init_settings, env_settings
+        try:
+            with Path(file).open("rb") as opened:
+                keys = tomllib.load(opened)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(
+                f"The file {file} that CI_TOOLS_CONFIG names cannot be read: {error}."
+            ) from error
+        for key in keys:
+            if key not in known:
+                raise _unknown(f"key {key!r} in {file}", key, known, "")
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
+        return init_settings, env_settings, toml
+
+
+def _unknown(what: str, name: str, known: Iterable[str], prefix: str) -> ConfigurationError:
+    [*close] = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {prefix + (close[0].upper() if prefix else close[0])}?" if close else ""
+    return ConfigurationError(f"There is no setting for the {what}{hint}")

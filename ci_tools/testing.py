@@ -118,6 +118,7 @@ class FakeBackend:
         kernel_id = uuid.uuid4().hex
         self._kernels[kernel_id] = process
         self.started += 1
+        await process.read()  # that it is ready: before, an interrupt would end it
         return KernelRef(
             server="embedded",
             kernel_id=kernel_id,

@@ -1,8 +1,10 @@
 """What a service process does beside its callers' work: leases, settling, idle kernels, expiry."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import anyio
 
@@ -10,6 +12,7 @@ from ci_tools.engine import Engine
 from ci_tools.errors import BackendError, CIToolsError, KernelLostError, NotFoundError
 from ci_tools.kernel import WorkspaceRequest
 from ci_tools.models import RunStep, Session, StepError, StepStatus, StreamOutput
+from ci_tools.outputs import read_spool
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +25,24 @@ _SWEEP = 60.0
 
 async def keep_lease(engine: Engine) -> None:
     """Show that this process is alive, and settle the steps of those that are not, for ever."""
+    patience = 0
     while True:
+        before = time.time()
         await anyio.sleep(engine.settings.lease_time / 3)
+        if time.time() - before > engine.settings.lease_time:
+            # The machine slept, or its clock was set: the leases of the others have run out with
+            # ours, though they live. They get the time of a lease to renew them.
+            patience = 3
         await _attempt("lease", lambda: renew_lease(engine))
-        await _attempt("settling", lambda: settle_orphans(engine))
+        if patience:
+            patience -= 1
+        else:
+            await try_to_settle_orphans(engine)
+
+
+async def try_to_settle_orphans(engine: Engine) -> None:
+    """Settle the steps of processes that are gone; what fails is tried again later."""
+    await _attempt("settling", lambda: settle_orphans(engine))
 
 
 async def renew_lease(engine: Engine) -> None:
@@ -53,8 +70,28 @@ async def write_unwritten(engine: Engine) -> None:
             await engine.records.finish_step(step, lease=engine.lease)
         except NotFoundError:
             logger.info("step %s: its session was closed before it was written", step.id)
-        del engine.unwritten[step.id]
+        except (CIToolsError, OSError) as error:
+            logger.warning("step %s: its record cannot be written yet: %s", step.id, error)
+            continue
+        except Exception:
+            # It would fail for ever, and keep the session's next step waiting for as long.
+            logger.exception("step %s: its record cannot be written with its outputs", step.id)
+            engine.unwritten[step.id] = _without_outputs(step)
+            continue
+        engine.unwritten.pop(step.id, None)
         engine.spool_path(step.id).unlink(missing_ok=True)
+
+
+def _without_outputs(step: RunStep) -> RunStep:
+    message = "The service could not store the outputs; its log says why."
+    return replace(
+        step,
+        status=StepStatus.FAILED,
+        outputs=(),
+        files=(),
+        notices=(),
+        error=StepError(code="internal_error", message=message),
+    )
 
 
 async def _stop_cancelled(engine: Engine) -> None:
@@ -78,14 +115,20 @@ async def stop_idle_kernels(engine: Engine) -> None:
     """Stop the kernels of sessions that were not used for the idle time; the sessions stay."""
     idle = engine.settings.kernel_idle_timeout
     for session in await engine.records.list_idle_kernels(idle=idle):
-        if session.kernel is None or not _is_served(engine, session):
-            continue
-        lost = f"stopped after {idle:g} s without use"
-        if await engine.records.drop_kernel(session.id, epoch=session.epoch, lost=lost):
-            if session.id in engine.live:
-                engine.live[session.id].close()
-            logger.info("session %s: idle kernel stopped", session.id)
-            await engine.backend.stop_kernel(session.kernel)
+        if session.kernel is not None and _is_served(engine, session):
+            await _attempt("idle kernel", partial(_stop_idle_kernel, engine, session, idle))
+
+
+async def _stop_idle_kernel(engine: Engine, session: Session, idle: float) -> None:
+    # Stopping those before it may have taken long: only a kernel that is still idle is dropped.
+    lost = f"stopped after {idle:g} s without use"
+    if session.kernel is not None and await engine.records.drop_kernel(
+        session.id, epoch=session.epoch, lost=lost, idle=idle
+    ):
+        if session.id in engine.live:
+            engine.live[session.id].close()
+        logger.info("session %s: idle kernel stopped", session.id)
+        await engine.backend.stop_kernel(session.kernel)
 
 
 async def delete_expired(engine: Engine) -> None:
@@ -94,6 +137,12 @@ async def delete_expired(engine: Engine) -> None:
     for session in await engine.records.list_expired_sessions(
         retention=settings.session_retention, lifetime=settings.session_lifetime
     ):
+        await _attempt("expired session", partial(_delete_expired, engine, session))
+
+
+async def _delete_expired(engine: Engine, session: Session) -> None:
+    # Deleting those before it may have taken long, and it may have been used meanwhile.
+    if session == await engine.records.get_session(session.id, principal=session.principal):
         logger.info("session %s: expired", session.id)
         await delete_session(engine, session)
 
@@ -103,6 +152,10 @@ async def delete_session(engine: Engine, session: Session) -> None:
     live = engine.live.get(session.id)
     if live is not None:
         live.close()
+        # It may be starting the kernel that is to be stopped here.
+        with anyio.move_on_after(engine.settings.interrupt_grace):
+            await live.ended.wait()
+        session = await engine.records.get_session(session.id, principal=session.principal)
     try:
         if session.kernel is not None:
             await engine.backend.stop_kernel(session.kernel)
@@ -123,32 +176,29 @@ async def settle_orphans(engine: Engine) -> None:
         if step.id not in engine.running and await engine.records.adopt_step(
             step.id, lease=engine.lease
         ):
-            await _settle(engine, step)
+            # From here on no other process will: what fails now is written later.
+            engine.unwritten[step.id] = await _settled(engine, step)
+            logger.warning("step %s: settled for a process that ended", step.id)
+    await write_unwritten(engine)
 
 
-async def _settle(engine: Engine, step: RunStep) -> None:
-    spool = engine.spool_path(step.id)
+async def _settled(engine: Engine, step: RunStep) -> RunStep:
+    """Return the final record of an orphaned step."""
     ran = step.status is StepStatus.IN_PROGRESS
-    text = spool.read_bytes()[: engine.settings.text_limit] if spool.exists() else b""
     message = (
         "The service process that ran this step ended; what it had printed is kept."
         if ran
         else "The service process that held this step ended before the step ran."
     )
     if ran:
-        await _interrupt_orphan(engine, step)
-    outputs = (StreamOutput(name="stdout", text=text.decode("utf-8", "replace")),) if text else ()
-    await engine.records.finish_step(
-        replace(
-            step,
-            status=StepStatus.FAILED,
-            outputs=outputs,
-            error=StepError(code="service_died", message=message),
-        ),
-        lease=engine.lease,
+        await _attempt("orphan", lambda: _interrupt_orphan(engine, step))
+    text = read_spool(engine.spool_path(step.id), limit=engine.settings.text_limit)
+    return replace(
+        step,
+        status=StepStatus.FAILED,
+        outputs=(StreamOutput(name="stdout", text=text),) if text else (),
+        error=StepError(code="service_died", message=message),
     )
-    spool.unlink(missing_ok=True)
-    logger.warning("step %s: settled for a process that ended", step.id)
 
 
 async def _interrupt_orphan(engine: Engine, step: RunStep) -> None:

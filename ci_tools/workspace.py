@@ -451,8 +451,8 @@ class LocalWorkspace:
     def _walk_root(self) -> _Walk:
         try:
             root = self._open_root(self._folder, create=False)
-        except NotFoundError:
-            return
+        except (NotFoundError, InvalidPathError):
+            return  # removed, or made a link or unreadable, by code
         try:
             yield from _walk(root, "", 0)
         finally:

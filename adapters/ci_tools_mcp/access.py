@@ -108,20 +108,19 @@ class Access:
             self._settled.set()
 
     async def _warm_up(self) -> None:
-        """Open the service, and start the default session's kernel, before somebody asks for it."""
+        """Open the service, and start what kernels need, before somebody asks for it.
+
+        No session is made: a host may use its own, and one that is killed would leave it behind.
+        """
         await self._answered.wait()
         await anyio.sleep(ANSWER_DELAY)
         self._wanted.set()
-        if not self.options.default_session:
-            return
         try:
-            service = await self.service()
-            session_id = await self.default_session(service, self._key)
-            await service.warm_session(session_id)
+            await (await self.service()).warm_up()
         except (CIToolsError, ToolError) as exc:
-            logger.warning("The default session is not warmed: %s", exc)
+            logger.warning("Nothing is warmed up: %s", exc)
         except Exception:  # the outermost handler of this task: the tools may work all the same
-            logger.exception("The default session is not warmed")
+            logger.exception("Nothing is warmed up")
 
     def note_answer(self) -> None:
         """Take note that a message of a client has been answered."""

@@ -8,6 +8,7 @@ from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 
 from ci_tools import RunStep, StepStatus
 from ci_tools.render import IMAGE_BYTES, Rendered, find_images, render_step
+from ci_tools_mcp.times import to_time
 from ci_tools_mcp.uris import file_uri, image_uri
 
 META_KEY = "io.github.ci-tools/run"
@@ -51,9 +52,9 @@ def to_meta(step: RunStep, rendered: Rendered | None = None) -> dict[str, Any]:
         "status": step.status.value,
         "epoch": step.epoch,
         "execution_count": step.execution_count,
-        "created_at": step.created_at,
-        "started_at": step.started_at,
-        "finished_at": step.finished_at,
+        "created_at": to_time(step.created_at),
+        "started_at": to_time(step.started_at),
+        "finished_at": to_time(step.finished_at),
         "error": None
         if step.error is None
         else {"code": step.error.code, "message": step.error.message},

@@ -15,6 +15,7 @@ _ADVICE = {
     "limit_exceeded": "Close sessions or delete files that are not needed, or wait.",
     "file_too_large": "Split the file, or make it smaller.",
     "configuration": "",
+    "invalid_argument": "",
     "service_closed": "The server is shutting down: try again in a moment.",
     "store_error": f"Try again in a moment. {_OPERATOR}",
     "backend_error": f"Try again. {_OPERATOR}",

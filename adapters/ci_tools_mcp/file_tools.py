@@ -13,6 +13,7 @@ from ci_tools import File, SessionService
 from ci_tools.render import IMAGE_BYTES
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.failures import tool_errors
+from ci_tools_mcp.times import to_time
 from ci_tools_mcp.uris import file_uri
 from ci_tools_mcp.versions import notify_changed, takes_resource_links
 
@@ -40,11 +41,13 @@ async def upload_file(
     content: str = "",
     encoding: Literal["utf-8", "base64"] = "utf-8",
     ticket: Annotated[
-        bool, Field(description="For files over 2 MB: get a URL to PUT the bytes to instead.")
+        bool, Field(description="No content: get a URL to PUT a large file to (HTTP servers).")
     ] = False,
     session_id: str | None = None,
 ) -> dict[str, Any]:
-    """Write a file into a session."""
+    """Write a file into a session; over HTTP, content of at most 12 MB."""
+    if ticket and content:
+        raise ToolError("Give content or ticket, not both: a ticket's content is sent to its URL.")
     access = context.request_context.lifespan_context
     service = await access.service()
     with tool_errors():
@@ -100,7 +103,7 @@ async def read_file(
     service = await access.service()
     with tool_errors():
         session = await access.find_session(context, service, session_id)
-        file = await service.stat_file(session.id, path)
+        file = await service.stat_file(session.id, path, digest=False)
         if file.media_type in _IMAGES and file.size <= IMAGE_BYTES:
             data = await _read(service, session.id, file, 0, file.size)
             return _image(session.id, file, data)
@@ -138,7 +141,7 @@ def _to_dict(session_id: str, file: File) -> dict[str, Any]:
     return {
         "path": file.path,
         "size": file.size,
-        "modified_at": file.modified_at,
+        "modified_at": to_time(file.modified_at),
         "mime_type": file.media_type,
         "uri": file_uri(session_id, file.path),
     }
@@ -219,11 +222,13 @@ async def _ticket(
     context: Call, session_id: str, path: str, action: Literal["upload", "download"]
 ) -> str:
     access = context.request_context.lifespan_context
-    if access.options.public_url is None:
-        raise ToolError(
-            "This server has no HTTP face for large files. Send the content in pieces of 2 MB, or "
-            "start it with `ci-tools serve`."
-        )
     service = await access.service()
+    if access.options.public_url is None:
+        limit = service.settings.file_limit
+        raise ToolError(
+            "This server has no HTTP face, so it has no tickets. Send the file as content "
+            f"(at most {limit:,} bytes), fetch or write it with run_code, or ask the user to "
+            "run `ci-tools serve`, whose tickets take large files."
+        )
     _, secret = await service.create_ticket(session_id, path, action)
     return f"{access.options.public_url}/tickets/{secret}"

@@ -57,23 +57,29 @@ async def _follow(
     context: Context[Any, Any], service: SessionService, step_id: str, *, seconds: float
 ) -> RunStep:
     finished: RunStep | None = None
+    failure: CIToolsError | None = None
     ticker = _Ticker(context.report_progress)
     async with (
         service.watch_run_step(step_id) as events,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(ticker.run)
-        with anyio.move_on_after(seconds):
-            async for event in events:
-                match event:
-                    case StepOutput(output=StreamOutput(text=text)):
-                        ticker.add(text)
-                    case StepFinished(step=step):
-                        finished = step
-                        break
-                    case _:
-                        pass
+        try:
+            with anyio.move_on_after(seconds):
+                async for event in events:
+                    match event:
+                        case StepOutput(output=StreamOutput(text=text)):
+                            ticker.add(text)
+                        case StepFinished(step=step):
+                            finished = step
+                            break
+                        case _:
+                            pass
+        except CIToolsError as exc:  # raised again outside of the task group, which would wrap it
+            failure = exc
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     return finished if finished is not None else await service.get_run_step(step_id)
 
 

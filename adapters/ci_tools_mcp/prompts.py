@@ -62,9 +62,11 @@ async def resume_session(
         steps = await service.list_run_steps(session_id, limit=_STEPS)
         files = await service.list_files(session_id, limit=_FILES)
         variables = await _list_variables(service, session_id)
+    kernelspec = (session.kernel.kernelspec if session.kernel else "") or session.kernelspec
+    kernel = f" (kernel {kernelspec})" if kernelspec else ""
     state = "still has its variables" if session.kernel else "has no running kernel: no variables"
     lines = [
-        f"Go on in session {session_id} ({session.kernelspec}); pass this session_id to run_code.",
+        f"Go on in session {session_id}{kernel}; pass this session_id to run_code.",
         *variables,
         f"The session {state}. Its last steps, oldest first:",
         *(_describe(step) for step in reversed(steps)),

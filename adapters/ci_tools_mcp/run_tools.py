@@ -14,6 +14,7 @@ from ci_tools_mcp.access import Call
 from ci_tools_mcp.content import META_KEY, step_line, to_meta, to_result
 from ci_tools_mcp.failures import tool_errors
 from ci_tools_mcp.progress import wait_for_step
+from ci_tools_mcp.times import to_time
 from ci_tools_mcp.uris import file_uri
 from ci_tools_mcp.versions import notify_changed, takes_resource_links
 
@@ -196,7 +197,7 @@ def _summary(step: RunStep) -> dict[str, Any]:
         "step_id": step.id,
         "status": step.status.value,
         "epoch": step.epoch,
-        "started_at": step.started_at,
+        "started_at": to_time(step.started_at),
         "duration_s": None if step.duration is None else round(step.duration, 3),
         "code_preview": step.code[:_PREVIEW],
         "files": [file.path for file in step.files],

@@ -9,9 +9,11 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INVALID_PARAMS,
+    CallToolResult,
     Completion,
     CompletionArgument,
     CompletionContext,
@@ -22,10 +24,11 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import AnyUrl
+from pydantic import AnyUrl, ValidationError
 
 from ci_tools_mcp import command_tools, file_tools, run_tools, session_tools
 from ci_tools_mcp.access import Access, OpenService, Options
+from ci_tools_mcp.arguments import check_names, explain_arguments
 from ci_tools_mcp.completions import complete
 from ci_tools_mcp.prompts import add_prompts
 from ci_tools_mcp.resources import add_resources, find_media_type
@@ -126,6 +129,22 @@ class _Server(MCPServer[Access]):
             tools = await super().list_tools()
             self._tools = [_shorten(tool) for tool in tools]
         return self._tools
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Access, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; arguments that it does not have are refused, not ignored."""
+        tool = self._tool_manager.get_tool(name)
+        if tool is None:
+            return await super().call_tool(name, arguments, context)
+        model = tool.fn_metadata.arg_model
+        check_names(name, model, arguments)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as exc:
+            if isinstance(exc.__cause__, ValidationError):
+                raise ToolError(explain_arguments(name, model, exc.__cause__)) from exc
+            raise
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Access, Any] | None = None
@@ -231,7 +250,7 @@ def _short_schema(schema: dict[str, Any]) -> dict[str, Any]:
         name: _short_property(value) for name, value in schema.get("properties", {}).items()
     }
     short = {key: value for key, value in schema.items() if key != "title"}
-    return {**short, "properties": properties}
+    return {**short, "properties": properties, "additionalProperties": False}
 
 
 def _short_property(schema: dict[str, Any]) -> dict[str, Any]:

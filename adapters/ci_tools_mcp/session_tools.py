@@ -9,6 +9,7 @@ from pydantic import Field
 from ci_tools import BackendError, CIToolsError, RunStep, Session
 from ci_tools_mcp.access import Call
 from ci_tools_mcp.failures import tool_errors
+from ci_tools_mcp.times import to_time
 
 logger = logging.getLogger(__name__)
 
@@ -109,5 +110,5 @@ def _to_dict(session: Session) -> dict[str, Any]:
         "isolation": session.isolation,
         "kernel_running": session.kernel is not None,
         "epoch": session.epoch,
-        "last_used_at": session.last_used_at,
+        "last_used_at": to_time(session.last_used_at),
     }

@@ -6,6 +6,7 @@ for a bearer token (unless `auth` is `none`), a ticket is its own authority, hea
 """
 
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,8 +16,10 @@ from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import INVALID_REQUEST
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
@@ -30,7 +33,7 @@ from ci_tools_mcp import create_server
 from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
-from ci_tools_server.run_file import run_id
+from ci_tools_server.run_file import prove_run
 from ci_tools_server.tickets import TicketRoutes, to_response
 from ci_tools_server.traces import Traces
 
@@ -40,6 +43,22 @@ OpenService: TypeAlias = Callable[[], AbstractAsyncContextManager[SessionService
 
 MCP_BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of one request to /mcp; larger files go through tickets."""
+
+_TOO_LARGE = {
+    "jsonrpc": "2.0",
+    "id": None,
+    "error": {
+        "code": INVALID_REQUEST,
+        "message": f"The message is larger than the limit of {MCP_BODY_LIMIT:,} bytes. For a large "
+        "file call upload_file with ticket=true and no content, and PUT the bytes to its URL.",
+    },
+}
+
+_NO_TOKEN = "No bearer token was sent: send `Authorization: Bearer TOKEN`."  # noqa: S105 - a text
+_WRONG_TOKEN = (
+    "The bearer token is not one of this service, or was revoked: make one with "  # noqa: S105
+    "`ci-tools token create`."
+)
 
 _METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 """https://www.rfc-editor.org/rfc/rfc9728#section-3.1 for the resource `/mcp`."""
@@ -133,13 +152,13 @@ class _App:
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
         endpoint: ASGIApp = AuthContextMiddleware(
-            StreamableHTTPASGIApp(self._server.session_manager)
+            _LimitAdvice(StreamableHTTPASGIApp(self._server.session_manager))
         )
         if self._settings.auth == "none":
             return [Route("/mcp", endpoint)]
         metadata_url = AnyHttpUrl(self._base_url + _METADATA_PATH)
         return [
-            Route("/mcp", RequireAuthMiddleware(endpoint, [], metadata_url)),
+            Route("/mcp", _TokenAdvice(RequireAuthMiddleware(endpoint, [], metadata_url))),
             Route(_METADATA_PATH, self._tell_resource),
         ]
 
@@ -168,8 +187,10 @@ class _App:
         self._traces.trace_step(step)
 
     async def _tell_health(self, request: Request) -> Response:
-        run = run_id(self._run_secret) if self._run_secret is not None else None
-        return JSONResponse({"status": "ok", "run": run})
+        challenge = request.query_params.get("challenge")
+        if self._run_secret is None or challenge is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "proof": prove_run(self._run_secret, challenge)})
 
     async def _tell_readiness(self, request: Request) -> Response:
         try:
@@ -181,7 +202,9 @@ class _App:
         return JSONResponse({"status": "ready"})
 
     async def _tell_metrics(self, request: Request) -> Response:
-        if not is_loopback(self._settings.host) and request.user.display_name != LOCAL:
+        # With a public address a proxy stands before the service, and passes everybody on.
+        is_open = is_loopback(self._settings.host) and self._settings.public_url is None
+        if not is_open and request.user.display_name != LOCAL:
             return PlainTextResponse("A token of the principal 'local' is needed.\n", 401)
         service = self._find_service()
         try:
@@ -205,6 +228,59 @@ class _App:
             },
             headers={"Cache-Control": "public, max-age=3600"},
         )
+
+
+class _LimitAdvice:
+    """Say the limit and the way around it where the mcp package only says that it is passed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def send_advice(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                refused = True
+                # Clients of the mcp package hand a JSON-RPC error to their caller.
+                await JSONResponse(_TOO_LARGE, 413)(scope, receive, send)
+            if not refused:
+                await send(message)
+
+        await self._app(scope, receive, send_advice)
+
+
+class _TokenAdvice:
+    """Tell a wrong token from a missing one, which the mcp package does not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        challenge = ""
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        given = scheme.lower() == "bearer" and bool(token.strip())
+
+        async def send_advice(message: Message) -> None:
+            nonlocal challenge
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                challenge = Headers(raw=message["headers"]).get("www-authenticate", "Bearer")
+                text = _WRONG_TOKEN if given else _NO_TOKEN
+                body = {
+                    "error": "invalid_token" if given else "invalid_request",
+                    "error_description": text,
+                }
+                headers = {"WWW-Authenticate": _describe(challenge, text)}
+                await JSONResponse(body, 401, headers)(scope, receive, send)
+            if not challenge:
+                await send(message)
+
+        await self._app(scope, receive, send_advice)
+
+
+def _describe(challenge: str, text: str) -> str:
+    return re.sub(r'error_description="[^"]*"', f'error_description="{text}"', challenge)
 
 
 class _Observer:

@@ -98,6 +98,7 @@ async def bridge(
                 continue
             metadata = ClientMessageMetadata(headers=headers.of(message.message))
             await to_service.send(SessionMessage(message.message, metadata))
+        await to_host.aclose()  # the task that writes to the host ends only with this
         tasks.cancel_scope.cancel()
 
 

@@ -1,15 +1,17 @@
 """The file that tells other processes of this user about a running `ci-tools serve`.
 
 `<state_dir>/serve.json` (mode 0600) holds the address, the process id and a secret that is made
-anew at every start and stands for the principal `local`. A file left by a killed process is found
-out by asking /healthz, which answers with the id of the run.
+anew at every start and stands for the principal `local`. A file that somebody else could have put
+there is ignored. One left by a killed process is found out by asking /healthz, which proves that it
+knows the secret: whoever listens on that port by now must not be sent it.
 """
 
-import hashlib
+import hmac
 import http.client
 import json
 import os
 import secrets
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,15 +30,10 @@ class RunFile:
     pid: int
     secret: str
 
-    @property
-    def id(self) -> str:
-        """A name of this run that can be shown to anybody."""
-        return run_id(self.secret)
 
-
-def run_id(secret: str) -> str:
-    """Return the public name of the run with that secret."""
-    return hashlib.sha256(b"ci-tools run " + secret.encode()).hexdigest()[:16]
+def prove_run(secret: str, challenge: str) -> str:
+    """Return what only a run with that secret can answer to a challenge."""
+    return hmac.new(secret.encode(), b"ci-tools run " + challenge.encode(), "sha256").hexdigest()
 
 
 def new_secret() -> str:
@@ -72,12 +69,25 @@ def find_run(state_dir: Path) -> RunFile | None:
 
 def _read(state_dir: Path) -> RunFile | None:
     try:
-        content = json.loads((state_dir / _NAME).read_text(encoding="utf-8"))
+        content = json.loads(_read_own(state_dir / _NAME))
         return RunFile(
             url=str(content["url"]), pid=int(content["pid"]), secret=str(content["secret"])
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _read_own(path: Path) -> bytes:
+    """Return the content of a file that nobody but this user can have written or read."""
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # no link, no fifo
+    with os.fdopen(os.open(path, os.O_RDONLY | flags), "rb") as file:
+        found = os.fstat(file.fileno())
+        is_own = os.name != "posix" or (
+            found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
+        )
+        if not is_own or not stat.S_ISREG(found.st_mode):
+            raise PermissionError(f"{path.name} is not a private file of this user")
+        return file.read()
 
 
 def _answers(run: RunFile) -> bool:
@@ -87,9 +97,13 @@ def _answers(run: RunFile) -> bool:
         address.hostname or "", address.port, timeout=_HEALTH_TIMEOUT
     )
     try:
-        connection.request("GET", "/healthz")
+        challenge = secrets.token_hex(16)
+        connection.request("GET", f"/healthz?challenge={challenge}")
         answer = json.loads(connection.getresponse().read(4096))
-        return isinstance(answer, dict) and answer.get("run") == run.id
+        proof = answer.get("proof") if isinstance(answer, dict) else None
+        return isinstance(proof, str) and hmac.compare_digest(
+            proof.encode(), prove_run(run.secret, challenge).encode()
+        )
     except (OSError, ValueError, http.client.HTTPException):
         return False
     finally:

@@ -8,7 +8,7 @@ import argparse
 import importlib
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from ci_tools_server.origin import is_loopback
 from ci_tools_server.run_file import find_run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ci_tools import SessionService
     from ci_tools_server.bridge import Target
@@ -40,7 +40,7 @@ def run_command(arguments: Sequence[str], *, token: str) -> None:
         if options.server is not None
         else _running_target(settings)
     )
-    with watch_host():
+    with watch_host(), _quiet_end():
         if find_target is None:
             _serve_alone(settings, default_session=options.default_session)
         else:
@@ -54,6 +54,15 @@ def run_command(arguments: Sequence[str], *, token: str) -> None:
                     proxy=find_proxy(options.server),
                 )
             )
+
+
+@contextmanager
+def _quiet_end() -> "Iterator[None]":
+    """Take it as the end that nobody reads what is written: the host has died."""
+    try:
+        yield
+    except* (BrokenPipeError, ConnectionResetError):
+        logger.info("the host is gone: stopped")
 
 
 def _parser() -> argparse.ArgumentParser:

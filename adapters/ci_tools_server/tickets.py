@@ -27,6 +27,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _STATUS = {
     "not_found": 404,
     "invalid_path": 400,
+    "invalid_argument": 400,
     "limit_exceeded": 429,
     "file_too_large": 413,
     "service_closed": 503,
@@ -114,7 +115,7 @@ class TicketRoutes:
         try:
             ticket = await service.redeem_ticket(request.path_params["secret"], "download")
             owner = service.act_as(ticket.principal)
-            file = await owner.stat_file(ticket.session_id, ticket.path)
+            file = await owner.stat_file(ticket.session_id, ticket.path, digest=False)
         except CIToolsError as error:
             return to_response(error)
         headers = _headers(file)
@@ -184,13 +185,22 @@ def _headers(file: File) -> dict[str, str]:
     name = file.path.rsplit("/", 1)[-1]
     return {
         "Content-Type": file.media_type,
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        # The plain name is for curl and other programs that do not know RFC 8187.
+        "Content-Disposition": (
+            f"attachment; filename=\"{_plain(name)}\"; filename*=UTF-8''{quote(name, safe='')}"
+        ),
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cache-Control": "private, no-store",
         "Accept-Ranges": "bytes",
-        "ETag": f'"{file.sha256 or f"{file.size:x}-{file.modified_at:.6f}"}"',
+        # Not the hash: it would take reading the whole file, also for HEAD and for a small range.
+        "ETag": f'"{file.size:x}-{file.modified_at:.6f}"',
     }
+
+
+def _plain(name: str) -> str:
+    """Return a file name that needs no escapes inside quotes."""
+    return re.sub(r"[^ !#-$&-.0-\[\]-~]", "_", name)
 
 
 def _to_json(file: File) -> dict[str, str | int | None]:

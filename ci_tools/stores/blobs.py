@@ -6,6 +6,7 @@ obstore's own stream reads ahead without a bound, and on a local disk it is ten 
 """
 
 import hashlib
+import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -98,8 +99,13 @@ class BlobStore:
         return key
 
     async def put_file(self, source: Path, *, principal: str) -> str:
-        """Store a copy of a local file and return its key."""
+        """Store a local file and return its key.
+
+        Nothing may be written to it later: on the same disk both names are then one file.
+        """
         key = _new_key(principal)
+        if self._folder is not None and await to_thread.run_sync(_link, source, self._folder / key):
+            return key
         with _store_errors(key):
             await obstore.put_async(
                 self._store, key, source, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
@@ -212,6 +218,16 @@ def create_store(url: str, options: dict[str, str]) -> ObjectStore:
 def _create_local(folder: Path) -> LocalStore:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return LocalStore(folder)
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where that cannot be done."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        return False
+    return True
 
 
 def _new_key(principal: str) -> str:

@@ -39,9 +39,7 @@ def put_file(conn: Connection, file: File, *, key: str, limit: int) -> tuple[Fil
         )
     used = stored_bytes(conn, principal=file.principal)
     if used + file.size > limit:
-        raise LimitError(
-            f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
-        )
+        raise _full(used, limit)
     row = conn.execute(
         insert(files)
         .values(
@@ -58,6 +56,22 @@ def put_file(conn: Connection, file: File, *, key: str, limit: int) -> tuple[Fil
         .returning(files)
     ).one()
     return to_file(row).file, replaced
+
+
+def check_room(conn: Connection, file: File, *, limit: int) -> None:
+    """Raise if `file` would not fit beside what its principal keeps, without what it replaces."""
+    replaced = conn.scalar(
+        select(files.c.size).where(files.c.session_id == file.session_id, files.c.path == file.path)
+    )
+    used = stored_bytes(conn, principal=file.principal) - (replaced or 0)
+    if used + file.size > limit:
+        raise _full(used, limit)
+
+
+def _full(used: int, limit: int) -> LimitError:
+    return LimitError(
+        f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
+    )
 
 
 def find_file(conn: Connection, session_id: str, path: str, *, principal: str) -> StoredFile | None:

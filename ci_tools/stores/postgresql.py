@@ -38,7 +38,7 @@ class PostgreSQLDatabase:
             async with self._engine.connect() as connection:
                 return await connection.run_sync(work)
         except _ERRORS as exc:
-            raise _store_error(exc) from exc
+            raise _store_error(exc) from None
 
     async def write(self, work: Work[T], *, bulk: bool = False) -> T:
         """Run `work` as one transaction, which a cancelled caller does not tear apart."""
@@ -47,7 +47,7 @@ class PostgreSQLDatabase:
                 async with self._engine.begin() as connection:
                     result = await connection.run_sync(work)
         except _ERRORS as exc:
-            raise _store_error(exc) from exc
+            raise _store_error(exc) from None
         return result
 
     async def forget_deleted(self) -> None:
@@ -71,6 +71,7 @@ async def open_postgresql(url: URL) -> AsyncIterator[PostgreSQLDatabase]:
         connect_args=arguments,
         pool_size=_POOL_SIZE,
         pool_pre_ping=True,
+        hide_parameters=True,
     )
     try:
         yield PostgreSQLDatabase(engine)
@@ -80,8 +81,12 @@ async def open_postgresql(url: URL) -> AsyncIterator[PostgreSQLDatabase]:
 
 
 def _store_error(exc: Exception) -> StoreError:
+    """Return our error, to be raised without its cause.
+
+    The server's text may quote what was being stored, and tracebacks are logged.
+    """
     original = exc.orig if isinstance(exc, DBAPIError) else exc
-    reason = type(original).__name__  # the server's text may quote what was being stored
+    reason = type(original).__name__
     if isinstance(original, OSError):
         reason = f"it cannot be reached ({original})"
     return StoreError(f"The record store failed: {reason}.")

@@ -90,10 +90,15 @@ class RecordStore:
             partial(sessions.set_kernel, id=id, epoch=epoch, kernel=kernel, isolation=isolation)
         )
 
-    async def drop_kernel(self, id: str, *, epoch: int, lost: str) -> bool:
-        """Forget the kernel of that epoch and keep why; False if it was not the session's."""
+    async def drop_kernel(
+        self, id: str, *, epoch: int, lost: str, idle: float | None = None
+    ) -> bool:
+        """Forget the kernel of that epoch and keep why; False if it was not the session's.
+
+        With `idle`, also False if a step waits, runs, or ran in the last so many seconds.
+        """
         return await self._database.write(
-            partial(sessions.drop_kernel, id=id, epoch=epoch, lost=lost)
+            partial(sessions.drop_kernel, id=id, epoch=epoch, lost=lost, idle=idle)
         )
 
     async def delete_session(self, id: str, *, principal: str) -> list[str]:
@@ -220,6 +225,13 @@ class RecordStore:
             return [loaded.step for loaded in found]
         return [await self._complete(loaded) for loaded in found]
 
+    async def list_unfinished_steps(self, session_id: str, *, principal: str) -> list[RunStep]:
+        """Return a session's steps that wait or run, oldest first, without outputs."""
+        found = await self._database.read(
+            partial(steps.list_unfinished_steps, session_id=session_id, principal=principal)
+        )
+        return [loaded.step for loaded in found]
+
     async def _encode(self, step: RunStep) -> steps.EncodedOutputs:
         """Turn the outputs into text, and put the text where its size says."""
         if not step.outputs:
@@ -267,6 +279,14 @@ class RecordStore:
                 have in the object store, and of workspaces.
         """
         return await self._database.write(partial(files.put_file, file=file, key=key, limit=limit))
+
+    async def check_room(self, file: File, *, limit: int) -> None:
+        """Tell beforehand whether `put_file` would take a file.
+
+        Raises:
+            LimitError: It would not.
+        """
+        await self._database.read(partial(files.check_room, file=file, limit=limit))
 
     async def find_file(self, session_id: str, path: str, *, principal: str) -> StoredFile | None:
         """Return the file of that session and (checked) path, if there is one."""

@@ -140,14 +140,16 @@ def set_kernel(
     return to_session(row)
 
 
-def drop_kernel(conn: Connection, id: str, *, epoch: int, lost: str) -> bool:
-    """Forget the session's kernel of that epoch; tell whether it was still known."""
-    dropped = conn.execute(
-        update(sessions)
-        .where(sessions.c.id == id, sessions.c.epoch == epoch, sessions.c.kernel.is_not(None))
-        .values(kernel=None, lost=lost)
-        .returning(sessions.c.seq)
+def drop_kernel(
+    conn: Connection, id: str, *, epoch: int, lost: str, idle: float | None = None
+) -> bool:
+    """Forget the session's kernel of that epoch; tell whether it was still known (and idle)."""
+    statement = update(sessions).where(
+        sessions.c.id == id, sessions.c.epoch == epoch, sessions.c.kernel.is_not(None)
     )
+    if idle is not None:
+        statement = statement.where(sessions.c.last_used_at < Now() - idle, _is_quiet())
+    dropped = conn.execute(statement.values(kernel=None, lost=lost).returning(sessions.c.seq))
     return dropped.one_or_none() is not None
 
 

@@ -161,6 +161,7 @@ def _open(path: Path) -> SQLiteDatabase:
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # transactions are begun and ended by `_Connected`
         connect_args={"check_same_thread": False, "timeout": 0},
+        hide_parameters=True,  # errors are logged, and must not quote code
     )
     return SQLiteDatabase(_connect(engine), _connect(engine))
 

@@ -123,6 +123,7 @@ def to_step(row: Row[Any]) -> LoadedStep:
         execution_count=result.get("execution_count"),
         full_text=full_text_from_json(row.full_text),
         truncated=result.get("truncated", False),
+        replays=result.get("replays"),
     )
     return LoadedStep(step=step, outputs_key=row.outputs_key)
 
@@ -235,6 +236,7 @@ def finish_step(
             "notices": list(step.notices),
             "execution_count": step.execution_count,
             "truncated": step.truncated,
+            "replays": step.replays,
         },
         "outputs": outputs.text,
     }
@@ -300,6 +302,16 @@ def list_steps(
             raise NotFoundError("run step", before)
         query = query.where(steps.c.seq < seq)
     return [to_step(row) for row in conn.execute(query)]
+
+
+def list_unfinished_steps(conn: Connection, session_id: str, *, principal: str) -> list[LoadedStep]:
+    """Return a session's steps that are not final, oldest first, without outputs."""
+    rows = conn.execute(
+        select(*_LIGHT)
+        .where(steps.c.session_id == session_id, steps.c.principal == principal, _UNFINISHED)
+        .order_by(steps.c.seq)
+    )
+    return [to_step(row) for row in rows]
 
 
 def take_lease(conn: Connection, id: str, *, seconds: float) -> None:

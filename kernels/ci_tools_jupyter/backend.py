@@ -473,8 +473,10 @@ class JupyterBackend:
 async def _furnish(kernel: JupyterKernel, remote: RemoteServer) -> None:
     """Give a kernel on a remote server what its server lacks."""
     if await remote.server.has_contents():
-        if remote.root is None and kernel.ref.language == "python":
-            await remote.ask_root(kernel)
+        if kernel.ref.language == "python":
+            if remote.root is None:
+                await remote.ask_root(kernel)
+            kernel.workspace = KernelWorkspace(kernel, language=kernel.ref.language, waits=False)
     else:
         kernel.workspace = KernelWorkspace(kernel, language=kernel.ref.language)
         if kernel.ref.language == "python":

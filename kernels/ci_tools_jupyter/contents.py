@@ -24,6 +24,7 @@ import httpx2
 from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
 from ci_tools.kernel import FileStat
 from ci_tools.workspace import check_path
+from ci_tools_jupyter.download import open_body
 from ci_tools_jupyter.remote import RemoteServer
 from ci_tools_jupyter.server import quote_path, to_object
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 """Bytes of a file in one request; larger ones are slower and cost the server memory."""
+
+LARGE = 1 << 20
+"""Bytes from which a download has a connection of its own."""
 
 HASH_LIMIT = 64 << 20
 """Bytes of a file that is downloaded only to compute its SHA-256."""
@@ -120,6 +124,12 @@ class ContentsWorkspace:
             return
         headers = {"Range": f"bytes={offset}-{end - 1}", "Accept-Encoding": "identity"}
         url = quote_path(f"files/{self._folder}/{path}")
+        if end - offset >= LARGE:
+            async with open_body(self._server.address, url, headers) as body:
+                if body is not None:
+                    skip = offset if body.status == 200 else 0
+                    yield self._checked(_cut(body.chunks, skip, end - offset))
+                    return
         try:
             async with self._server.stream(url, headers) as response:
                 if response.status_code not in (200, 206):
@@ -160,6 +170,13 @@ class ContentsWorkspace:
         path = check_path(path)
         await self._get_file(path)
         await self._delete_file(f"{self._folder}/{path}")
+
+    async def _checked(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except OSError as exc:  # also of time
+            raise self._server.to_unavailable(exc) from exc
 
     # --- files
 

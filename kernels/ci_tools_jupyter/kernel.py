@@ -13,7 +13,7 @@ signs its messages with its own `session`; the one that we started is part of `K
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from uuid import uuid4
 
 import anyio
@@ -68,6 +68,13 @@ SILENCE = 4.0
 CODE_LIMIT = 1_500_000
 """Characters of code; a server closes connections on messages above 10 MiB, and each character
 may need 6 bytes."""
+
+FRAGMENT = 1 << 18
+"""Bytes of a message in one WebSocket frame; each is copied twice, which costs half as much time
+with small ones, because no new memory is needed."""
+
+SEND_TIMEOUT = 60.0
+"""Seconds that a message of several frames may take; they are some megabytes at most."""
 
 _ENDED = frozenset({"starting", "restarting", "dead"})
 """States of a kernel that has lost its variables, once it was up."""
@@ -152,6 +159,16 @@ class JupyterKernel:
         self, request_type: str, content: Mapping[str, object], *, buffers: tuple[bytes, ...] = ()
     ) -> list[Message]:
         """Send a small request of our own on the shell channel and return its answers."""
+        inquiry = await self.begin_inquiry(request_type, content, buffers=buffers)
+        try:
+            return await inquiry.wait()
+        finally:
+            self.forget_inquiry(inquiry)
+
+    async def begin_inquiry(
+        self, request_type: str, content: Mapping[str, object], *, buffers: tuple[bytes, ...] = ()
+    ) -> Inquiry:
+        """Send a small request of our own; `wait` for its answers, then `forget_inquiry`."""
         inquiry = Inquiry(uuid4().hex, replies=request_type.endswith("_request"))
         request = Request(
             channel="shell",
@@ -161,11 +178,12 @@ class JupyterKernel:
             content=content,
             buffers=buffers,
         )
-        try:
-            await self._begin(inquiry, request)
-            return await inquiry.wait()
-        finally:
-            self._exchanges.pop(inquiry.id, None)
+        await self._begin(inquiry, request)
+        return inquiry
+
+    def forget_inquiry(self, inquiry: Inquiry) -> None:
+        """Leave what still comes for an inquiry unread."""
+        self._exchanges.pop(inquiry.id, None)
 
     async def interrupt(self) -> None:
         """Ask the kernel to interrupt the pending execution."""
@@ -228,8 +246,16 @@ class JupyterKernel:
         channels = self._channels
         if channels is None:
             return
+        message = encode(request, channels.subprotocol)
         try:
-            await channels.send(encode(request, channels.subprotocol))
+            if isinstance(message, bytes) and len(message) > FRAGMENT:
+                # Shielded: WebSocket connections end when a message is left half sent.
+                with anyio.move_on_after(SEND_TIMEOUT, shield=True) as scope:
+                    await channels.send(_to_fragments(message))
+                if scope.cancelled_caught:
+                    channels.transport.abort()
+            else:
+                await channels.send(message)
         except ConnectionClosed:
             # The reader connects again; the probe tells whether the kernel got it.
             logger.debug("connection to kernel %s closed while sending", self.ref.kernel_id)
@@ -462,8 +488,12 @@ def split_channel_id(channel_id: str) -> tuple[str, str]:
     return channel, signature
 
 
+def _to_fragments(message: bytes) -> Iterator[memoryview]:
+    view = memoryview(message)
+    for start in range(0, len(view), FRAGMENT):
+        yield view[start : start + FRAGMENT]
+
+
 def _died(reason: object = None) -> KernelDiedError:
     detail = f" {reason}" if reason else ""
-    return KernelDiedError(
-        f"The kernel ended before it replied.{detail} Variables are lost, files are kept."
-    )
+    return KernelDiedError(f"The kernel ended before it replied.{detail}")

@@ -64,23 +64,31 @@ class Answer:
 def enter(folder: str) -> Answer:
     """Make the session's folder, go there and accept file messages."""
     global root, hidden
-    from IPython import get_ipython
-
     root = os.path.abspath(folder)
     hidden = True
     os.makedirs(root, exist_ok=True)
     os.chdir(root)
     _note_changes()
-    get_ipython().kernel.comm_manager.register_target(COMM_TARGET, _on_open)
+    _accept_messages()
     return hello()
 
 
 def stay() -> Answer:
-    """Take the folder that the kernel was started in, whose server hides hidden files."""
+    """Take the folder that the kernel was started in, whose server hides hidden files.
+
+    File messages are accepted too: large files come faster this way than through the server.
+    """
     global root
     root = os.getcwd()
     _note_changes()
+    _accept_messages()
     return hello()
+
+
+def _accept_messages() -> None:
+    from IPython import get_ipython
+
+    get_ipython().kernel.comm_manager.register_target(COMM_TARGET, _on_open)
 
 
 def hello() -> Answer:
@@ -288,6 +296,8 @@ def _do_read(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any
 
 
 def _do_begin(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
+    if not hidden and any(name.startswith(".") for name in request["path"].split("/")):
+        raise PermissionError(request["path"])
     place = _place(request["path"], make=True)
     if os.path.islink(place) or os.path.isdir(place):
         raise FileExistsError(place)

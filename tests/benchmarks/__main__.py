@@ -125,7 +125,9 @@ def measure_apart(name: str, *, rounds: int) -> list[Row]:
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the rows as a table, with what each must reach."""
-    table = Table("row", "ours", "baseline", "unit", "ratio", "target", "")
+    table = Table()
+    for heading in ("row", "ours", "baseline", "unit", "ratio", "target", ""):
+        table.add_column(heading, no_wrap=True)
     for row in rows:
         target = TARGETS.get(row.name)
         table.add_row(
@@ -142,7 +144,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 def measure_all(names: Sequence[str], *, rounds: int | None) -> int:
     """Measure the named rows, show and store them; return 1 if one could not be measured."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     with console.status("compiling"):
         compile_everything()
     rows: list[Row] = []

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import nbformat
+import pytest
 
 from ci_tools.models import (
     ChangedFile,
@@ -99,13 +100,29 @@ def test_every_kind_of_output_is_kept() -> None:
         "error",
         "display_data",
     ]
-    assert notebook["cells"][0]["outputs"][0]["text"] == "a\rb\n"
+    assert notebook["cells"][0]["outputs"][0]["text"] == "b\n"
     assert notebook["cells"][0]["outputs"][2]["data"]["application/json"] == {"a": 1}
     assert notebook["cells"][0]["outputs"][3]["traceback"] == ["one", "two"]
     assert notebook["cells"][0]["outputs"][4]["data"] == {
         "application/x.odd": "[1, 2]",
         "text/html": "\ufffd",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10 %\r50 %\r100 %\ndone\n", "100 %\ndone\n"),
+        ("one\ntwo\x1b[1A\rONE\n", "ONE\ntwo"),
+        ("\x1b[31mred\x1b[0m\r\n", "\x1b[31mred\x1b[0m\n"),
+    ],
+)
+def test_progress_is_folded_and_colours_stay(text: str, expected: str) -> None:
+    step = make_step(1, StreamOutput(name="stdout", text=text))
+
+    notebook = valid_notebook(make_session(), [step])
+
+    assert notebook["cells"][0]["outputs"][0]["text"] == expected
 
 
 def test_cells_carry_their_step() -> None:

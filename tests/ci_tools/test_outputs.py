@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,69 @@ def test_long_traceback_is_cut(log: OutputLog) -> None:
     [output] = log.outputs()
     assert isinstance(output, ErrorOutput)
     assert "80 characters left out" in output.traceback
+
+
+def test_changes_between_streams_do_not_use_up_memory(tmp_path: Path) -> None:
+    log = OutputLog(
+        tmp_path / "spool", text_limit=20_000, display_limit=0, full_text_limit=1_000_000
+    )
+
+    for _ in range(30_000):
+        log.add(_out("o"))
+        log.add(_err("e"))
+
+    outputs = log.outputs()
+    assert len(outputs) == 1000
+    assert sum(len(output.text) for output in outputs if isinstance(output, StreamOutput)) < 30_000
+    log.flush()
+    assert (tmp_path / "spool").read_text() == "oe" * 30_000
+
+
+def test_errors_beyond_a_number_are_dropped_but_the_last(log: OutputLog) -> None:
+    for number in range(100):
+        log.add(ErrorOutput(name="E", message=str(number), traceback=""))
+
+    outputs = log.outputs()
+    assert len(outputs) == 20
+    assert outputs[-1] == ErrorOutput(name="E", message="99", traceback="")
+    assert log.truncated
+
+
+def test_metadata_and_names_count_as_rich_output(log: OutputLog) -> None:
+    huge = "m" * 1_000_000
+
+    log.add(DisplayOutput(kind="display", data={"text/plain": "a"}, metadata={"key": huge}))
+    log.add(DisplayOutput(kind="display", data={"text/plain": "b"}, display_id=huge))
+    log.add(DisplayOutput(kind="display", data={huge: "c"}))
+    log.add(DisplayOutput(kind="display", data={"text/plain": [huge]}))
+
+    assert log.outputs() == ()
+    assert "4 rich outputs" in log.notices()[0]
+
+
+def test_tiny_prints_after_a_large_one_do_not_copy_it_each_time(tmp_path: Path) -> None:
+    log = OutputLog(
+        tmp_path / "spool",
+        text_limit=20_000_000,
+        display_limit=0,
+        full_text_limit=100_000_000,
+    )
+    log.add(_out("x" * 20_000_000))
+    started = time.process_time()
+
+    for _ in range(20_000):
+        log.add(_out("y"))
+
+    assert time.process_time() - started < 5, "tenths of a second if it is linear"
+
+
+def test_full_disk_loses_the_spool_but_not_the_step(tmp_path: Path) -> None:
+    log = OutputLog(
+        tmp_path / "missing" / "spool", text_limit=20, display_limit=0, full_text_limit=1_000_000
+    )
+
+    log.add(_out("x" * 200_000))
+    log.flush()
+
+    assert not log.spooled
+    assert "the rest is lost" in log.notices()[0]

@@ -7,10 +7,10 @@ import pytest
 
 import ci_tools
 from ci_tools import (
-    ConfigurationError,
     DisplayOutput,
     ErrorOutput,
     FileTooLargeError,
+    InvalidArgumentError,
     InvalidPathError,
     LimitError,
     NotFoundError,
@@ -282,6 +282,27 @@ async def test_replay_runs_the_completed_steps_again_in_order(service: SessionSe
     assert step.outputs[0] == DisplayOutput(
         kind="result", data={"text/plain": "[1, 2]"}, execution_count=3
     )
+
+
+async def test_replay_restores_what_a_lost_kernel_had_and_counts_each_step_once(
+    service: SessionService, backend: FakeBackend
+) -> None:
+    session = await service.create_session()
+    await service.run_code(session.id, "x = [1]")
+    kernel = (await service.get_session(session.id)).kernel
+    assert kernel is not None
+    backend.kill_kernel(kernel)
+    await service.run_code(session.id, "y = 2")
+
+    first = await service.restart_session(session.id, replay=True)
+    second = await service.restart_session(session.id, replay=True)
+    step = await service.run_code(session.id, "print(x, y)")
+
+    assert [again.code for again in first.replayed] == ["x = [1]", "y = 2"]
+    assert [again.code for again in second.replayed] == ["x = [1]", "y = 2"]
+    assert second.replayed[0].replays == first.replayed[0].id
+    assert (await service.get_run_step(second.replayed[1].id)).replays == first.replayed[1].id
+    assert step.outputs == (StreamOutput(name="stdout", text="[1] 2\n"),)
 
 
 async def test_changed_files_are_told_with_size_and_hash(service: SessionService) -> None:
@@ -558,20 +579,36 @@ async def test_requests_over_the_rate_are_refused_until_later(
         assert await service.act_as("other").list_sessions() == []
 
 
+async def test_warming_up_reaches_the_backend(
+    service: SessionService, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed = anyio.Event()
+
+    async def warm_up() -> None:
+        warmed.set()
+
+    monkeypatch.setattr(backend, "warm_up", warm_up)
+
+    await service.warm_up()
+
+    assert warmed.is_set()
+    assert await service.list_sessions() == []
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), 1e9])
 async def test_bad_timeouts_are_refused(service: SessionService, timeout: float) -> None:
     session = await service.create_session()
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(InvalidArgumentError):
         await service.run_code(session.id, "1", timeout=timeout)
 
 
 async def test_unknown_server_and_kernelspec_are_refused_with_a_list(
     service: SessionService,
 ) -> None:
-    with pytest.raises(ConfigurationError, match="embedded"):
+    with pytest.raises(InvalidArgumentError, match="embedded"):
         await service.create_session(server="nowhere")
-    with pytest.raises(ConfigurationError, match="python3"):
+    with pytest.raises(InvalidArgumentError, match="python3"):
         await service.create_session(kernelspec="cobol")
 
 

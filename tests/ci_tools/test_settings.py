@@ -32,6 +32,32 @@ def test_jupyter_servers_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -
     assert "'t'" not in repr(profile)
 
 
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [("CI_TOOLS_STEP_TIMOUT", "CI_TOOLS_STEP_TIMEOUT"), ("CI_TOOLS_XYZZY", "CI_TOOLS_XYZZY")],
+)
+def test_misspelt_variable_is_refused_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, variable: str, hint: str
+) -> None:
+    monkeypatch.setenv(variable, "5")
+
+    with pytest.raises(ConfigurationError, match=hint):
+        Settings()
+
+
+@pytest.mark.parametrize("content", [None, "step_timeout = [", "step_timout = 5"])
+def test_settings_file_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    file = tmp_path / "settings.toml"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("CI_TOOLS_CONFIG", str(file))
+
+    with pytest.raises(ConfigurationError, match="settings.toml"):
+        Settings()
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValidationError):
         Settings(step_timeout=10, step_timeout_max=5)

@@ -29,7 +29,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 @pytest.fixture(scope="module")
 async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SessionService]:
     """The service on its own embedded server."""
-    settings = Settings(state_dir=tmp_path_factory.mktemp("state"), interrupt_grace=2)
+    settings = Settings(state_dir=tmp_path_factory.mktemp("state"), interrupt_grace=20)
     async with open_service(settings) as service:
         yield service
 

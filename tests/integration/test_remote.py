@@ -10,7 +10,15 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from ci_tools import DisplayOutput, SessionService, StepStatus, StreamOutput, open_service
+from ci_tools import (
+    DisplayOutput,
+    InvalidPathError,
+    SessionService,
+    StepOutput,
+    StepStatus,
+    StreamOutput,
+    open_service,
+)
 from tests.integration.conftest import remote_settings
 from tests.kernels.rig import ServerProcess, jupyter_server
 
@@ -228,3 +236,77 @@ async def test_wrong_token_is_said_without_the_token(
     assert step.error.code == "start_failed"
     assert "token" in step.error.message
     assert secret not in step.error.message
+
+
+LARGE = bytes(range(256)) * (9 << 12)
+"""9 MiB: enough to be sent through the kernel, in more than two messages."""
+
+HASH_CODE = "import hashlib; print(hashlib.sha256(open('big.bin', 'rb').read()).hexdigest())"
+
+
+async def test_large_upload_starts_the_kernel_and_goes_through_it(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_service(remote_settings(server, tmp_path)) as service:
+        session = await service.create_session()
+        file = await service.upload_file(session.id, "big.bin", LARGE)
+        epoch = (await service.get_session(session.id)).epoch
+        step = await service.run_code(session.id, HASH_CODE)
+        async with service.open_file(session.id, "big.bin", offset=3, length=8 << 20) as chunks:
+            part = b"".join([chunk async for chunk in chunks])
+        listed = [(one.path, one.size) for one in await service.list_files(session.id)]
+        await service.close_session(session.id)
+
+    assert epoch == step.epoch == 1
+    assert step.outputs == (StreamOutput(name="stdout", text=f"{file.sha256}\n"),)
+    assert listed == [("big.bin", len(LARGE))]
+    assert part == LARGE[3 : 3 + (8 << 20)]
+
+
+async def test_large_upload_does_not_wait_for_a_busy_kernel(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_service(remote_settings(server, tmp_path)) as service:
+        session = await service.create_session()
+        code = "import time\nprint('started', flush=True)\ntime.sleep(600)"
+        async with service.stream_code(session.id, code) as events:
+            async for event in events:
+                if isinstance(event, StepOutput):
+                    break
+            with anyio.fail_after(60):
+                file = await service.upload_file(session.id, "big.bin", LARGE)
+        step = await service.run_code(session.id, HASH_CODE)
+        await service.close_session(session.id)
+
+    assert step.outputs == (StreamOutput(name="stdout", text=f"{file.sha256}\n"),)
+
+
+async def test_large_upload_keeps_the_rules_of_the_server(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_service(remote_settings(server, tmp_path)) as service:
+        session = await service.create_session()
+        with pytest.raises(InvalidPathError):
+            await service.upload_file(session.id, ".hidden.bin", LARGE)
+        files = await service.list_files(session.id)
+        await service.close_session(session.id)
+
+    assert files == []
+
+
+async def test_large_upload_goes_to_the_server_if_code_has_broken_the_way_through_the_kernel(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_service(remote_settings(server, tmp_path)) as service:
+        session = await service.create_session()
+        await service.run_code(
+            session.id,
+            "import _ci_tools\n"
+            "for name in _ci_tools._OPERATIONS:\n"
+            "    _ci_tools._OPERATIONS[name] = lambda request, buffers: (True, [])",
+        )
+        file = await service.upload_file(session.id, "big.bin", LARGE)
+        step = await service.run_code(session.id, HASH_CODE)
+        await service.close_session(session.id)
+
+    assert step.outputs == (StreamOutput(name="stdout", text=f"{file.sha256}\n"),)

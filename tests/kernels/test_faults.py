@@ -235,6 +235,7 @@ async def test_a_kernel_that_somebody_restarts_has_died(
 async def test_a_server_that_starts_anew_has_lost_its_kernels_and_one_that_stays_away_all(
     tmp_path: Path, own_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ci_tools_jupyter.kernel, "PATIENCE", 60.0)  # a loaded machine starts slowly
     busy_code = "print('busy', flush=True)\nwhile True: pass"
     backend = JupyterBackend(state_dir=tmp_path, remotes={"own": own_server.to_profile()})
     async with backend.open():

@@ -155,6 +155,14 @@ async def test_there_are_no_tickets_without_http(client: Client) -> None:
 
     assert result.is_error
     assert "ci-tools serve" in text_of(result)
+    assert "pieces" not in text_of(result)
+
+
+async def test_content_beside_a_ticket_is_refused(http_client: Client) -> None:
+    result = await call(http_client, "upload_file", path="a.txt", ticket=True, content="abc")
+
+    assert result.is_error
+    assert "not both" in text_of(result)
 
 
 async def test_a_missing_file_is_an_error(client: Client) -> None:

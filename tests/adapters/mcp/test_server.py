@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -147,15 +148,70 @@ async def test_every_tool_says_that_the_service_did_not_open(error: Exception, t
             assert "secret" not in text_of(result)
 
 
-async def test_the_kernel_of_the_default_session_is_warmed(service: SessionService) -> None:
-    async with Client(make_server(service)):
-        with anyio.fail_after(10):
-            while not [s for s in await service.list_sessions() if s.kernel is not None]:
-                await anyio.sleep(0.01)
-        [session] = await service.list_sessions()
+class _NotingService(SessionService):
+    """A service that notes when it is warmed up."""
 
-    assert session.name is not None
-    assert session.name.startswith("default-")
+    def __init__(self, service: SessionService) -> None:
+        super().__init__(service._engine, service.principal)
+        self.warmed = anyio.Event()
+
+    def act_as(self, principal: str) -> SessionService:
+        return self
+
+    async def warm_up(self) -> None:
+        await super().warm_up()
+        self.warmed.set()
+
+
+@pytest.mark.parametrize("default_session", [True, False])
+async def test_the_place_of_kernels_is_warmed_up_and_no_session_is_made(
+    service: SessionService, default_session: bool
+) -> None:
+    noting = _NotingService(service)
+    async with Client(make_server(noting, default_session=default_session)) as client:
+        await client.list_tools()
+        with anyio.fail_after(10):
+            await noting.warmed.wait()
+
+        assert await service.list_sessions() == []
+
+
+async def test_the_default_session_is_made_at_its_first_use(client: Client) -> None:
+    await call(client, "run_code", code="1")
+
+    listed = await client.call_tool("list_sessions", {})
+    assert "default-" in text_of(listed)
+
+
+async def test_unknown_arguments_are_refused_with_the_right_names(client: Client) -> None:
+    result = await call(client, "run_code", code="1", sesion_id="sess_x")
+
+    assert result.is_error
+    assert "'sesion_id'" in text_of(result)
+    assert "code, session_id, kernel" in text_of(result)
+    assert "\n" not in text_of(result)
+    for tool in (await client.list_tools()).tools:
+        assert tool.input_schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({}, "the argument code is missing"),
+        ({"code": "1", "timeout_s": -1}, "timeout_s: input should be greater than 0"),
+        ({"code": 1}, "code: input should be a valid string"),
+    ],
+)
+async def test_wrong_arguments_are_explained_in_one_line(
+    client: Client, arguments: dict[str, Any], text: str
+) -> None:
+    result = await client.call_tool("run_code", arguments)
+
+    assert result.is_error
+    assert text in text_of(result)
+    assert "pydantic" not in text_of(result)
+    assert "run_codeArguments" not in text_of(result)
+    assert "\n" not in text_of(result)
 
 
 async def test_no_session_is_made_for_http_before_somebody_asks(service: SessionService) -> None:

@@ -10,8 +10,10 @@ from starlette.types import Message, Scope
 
 from ci_tools import SessionService, Settings, open_service
 from ci_tools.testing import FakeBackend
+from ci_tools.workspace import LocalWorkspace
 from ci_tools_server import create_app
 from ci_tools_server.app import MCP_BODY_LIMIT
+from ci_tools_server.run_file import prove_run
 
 BASE = "http://127.0.0.1:8765"
 
@@ -66,14 +68,15 @@ def initialize() -> dict[str, Any]:
 MCP_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 
-async def test_health_is_told_to_everybody_and_names_the_run_only_by_its_hash(
+async def test_health_is_told_to_everybody_and_the_run_proves_itself_to_who_asks(
     client: Client,
 ) -> None:
     answer = await client.get("/healthz")
+    proven = await client.get("/healthz?challenge=abc")
 
     assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"
-    assert "run_secret" not in answer.text
+    assert answer.json() == {"status": "ok"}
+    assert proven.json() == {"status": "ok", "proof": prove_run("run_secret", "abc")}
 
 
 async def test_ready_while_the_database_answers(client: Client) -> None:
@@ -131,6 +134,22 @@ async def test_a_body_beyond_the_limit_is_refused(client: Client) -> None:
     answer = await client.post("/mcp", content=b" " * (MCP_BODY_LIMIT + 1), headers=headers)
 
     assert answer.status_code == 413
+    assert f"{MCP_BODY_LIMIT:,} bytes" in answer.json()["error"]["message"]
+    assert "ticket" in answer.json()["error"]["message"]
+
+
+async def test_a_wrong_token_is_told_from_a_missing_one(client: Client) -> None:
+    wrong = {"Authorization": "Bearer nobody's"} | MCP_HEADERS
+
+    missing = await client.post("/mcp", json=initialize(), headers=MCP_HEADERS)
+    refused = await client.post("/mcp", json=initialize(), headers=wrong)
+
+    assert (missing.status_code, refused.status_code) == (401, 401)
+    assert "No bearer token" in missing.json()["error_description"]
+    assert "revoked" in refused.json()["error_description"]
+    for answer in (missing, refused):
+        assert answer.json()["error_description"] in answer.headers["www-authenticate"]
+        assert "resource_metadata=" in answer.headers["www-authenticate"]
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/healthz", "/tickets/x", "/metrics", "/nothing"])
@@ -167,8 +186,13 @@ async def test_metrics_count_steps_and_requests_without_what_users_wrote(client:
         assert hidden not in text
 
 
-async def test_beyond_loopback_metrics_need_a_token_of_the_operator(tmp_path: Path) -> None:
-    settings = Settings(state_dir=tmp_path / "state", host="0.0.0.0")
+@pytest.mark.parametrize(
+    "reach", [{"host": "0.0.0.0"}, {"public_url": "https://ci.example.org"}], ids=str
+)
+async def test_beyond_loopback_metrics_need_a_token_of_the_operator(
+    tmp_path: Path, reach: dict[str, str]
+) -> None:
+    settings = Settings.model_validate({"state_dir": tmp_path / "state", **reach})
     async with open_app(settings, tmp_path / "folders") as client:
         ada, local = await client.new_token("ada"), await client.new_token()
 
@@ -192,7 +216,9 @@ async def test_a_file_goes_up_and_down_by_tickets(client: Client) -> None:
     assert stored.json()["size"] == 10
     assert (whole.status_code, whole.content) == (200, b"0123456789")
     assert whole.headers["content-type"].startswith("text/csv")
-    assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''t%C3%A4glich.csv"
+    assert whole.headers["content-disposition"] == (
+        "attachment; filename=\"t_glich.csv\"; filename*=UTF-8''t%C3%A4glich.csv"
+    )
     assert whole.headers["x-content-type-options"] == "nosniff"
     assert (part.status_code, part.content) == (206, b"234")
     assert part.headers["content-range"] == "bytes 2-4/10"
@@ -326,3 +352,29 @@ def ticket_scope(method: str, secret: str) -> Scope:
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8765),
     }
+
+
+async def test_a_download_has_a_plain_name_too_and_is_not_hashed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await client.service.create_session()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"0123456789"
+
+    await client.service.upload_file(session.id, 'tables/my "Zahl" ü.csv', content())
+    _, down = await client.service.create_ticket(session.id, 'tables/my "Zahl" ü.csv', "download")
+
+    async def refuse(self: LocalWorkspace, path: str) -> str:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(LocalWorkspace, "sha256", refuse)
+
+    whole = await client.head(f"/tickets/{down}")
+    part = await client.get(f"/tickets/{down}", headers={"Range": "bytes=2-3"})
+
+    assert (whole.status_code, part.status_code, part.content) == (200, 206, b"23")
+    assert whole.headers["etag"] == part.headers["etag"]
+    assert whole.headers["content-disposition"] == (
+        "attachment; filename=\"my _Zahl_ _.csv\"; filename*=UTF-8''my%20%22Zahl%22%20%C3%BC.csv"
+    )

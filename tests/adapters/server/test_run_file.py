@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 import sys
 import threading
@@ -9,16 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from ci_tools_server.run_file import RunFile, find_run, new_secret, remove_run_file, write_run_file
+from ci_tools_server.run_file import (
+    RunFile,
+    find_run,
+    new_secret,
+    prove_run,
+    remove_run_file,
+    write_run_file,
+)
 
 
 @contextmanager
-def running(id_of: str) -> Iterator[RunFile]:
-    """A server that answers /healthz as the run with the secret `id_of`."""
+def running(secret: str) -> Iterator[RunFile]:
+    """A server that answers /healthz as the run with the secret `secret`."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"status": "ok", "run": run_of(id_of).id}).encode()
+            challenge = self.path.partition("challenge=")[2]
+            body = json.dumps({"status": "ok", "proof": prove_run(secret, challenge)}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -27,14 +36,11 @@ def running(id_of: str) -> Iterator[RunFile]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    def run_of(secret: str) -> RunFile:
-        return RunFile(url=f"http://127.0.0.1:{server.server_port}", pid=1, secret=secret)
-
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield run_of(id_of)
+            yield RunFile(url=f"http://127.0.0.1:{server.server_port}", pid=1, secret=secret)
         finally:
             server.shutdown()
             thread.join()
@@ -53,6 +59,25 @@ def test_only_the_owner_can_read_the_secret(tmp_path: Path) -> None:
         write_run_file(tmp_path, run)
 
     assert stat.S_IMODE((tmp_path / "serve.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes and fifos are POSIX")
+def test_a_file_that_somebody_else_may_have_put_there_is_ignored(tmp_path: Path) -> None:
+    with running("one") as run:
+        write_run_file(tmp_path, run)
+        path = tmp_path / "serve.json"
+
+        path.chmod(0o644)
+        assert find_run(tmp_path) is None
+
+        path.chmod(0o600)
+        path.rename(tmp_path / "elsewhere.json")
+        path.symlink_to(tmp_path / "elsewhere.json")
+        assert find_run(tmp_path) is None
+
+        path.unlink()
+        os.mkfifo(path, 0o600)
+        assert find_run(tmp_path) is None
 
 
 def test_a_file_left_by_a_killed_service_is_ignored(tmp_path: Path) -> None:

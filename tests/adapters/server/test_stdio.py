@@ -9,9 +9,12 @@ import anyio
 import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.text import TextReceiveStream
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 
+from ci_tools import Settings, open_service
+from ci_tools.testing import FakeBackend
 from tests.adapters.server.processes import (
     FAKE,
     call,
@@ -35,6 +38,20 @@ HELLO = {
         "clientInfo": {"name": "test", "version": "1"},
     },
 }
+
+RUN = (
+    {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    {
+        "jsonrpc": "2.0",
+        "id": 2,
+        "method": "tools/call",
+        "params": {
+            "name": "run_code",
+            "arguments": {"code": "import time; time.sleep(60)"},
+            "_meta": {"progressToken": 1},
+        },
+    },
+)
 
 HOST = """
 import subprocess, sys
@@ -173,6 +190,42 @@ async def test_the_end_of_the_input_ends_everything(tmp_path: Path) -> None:
     assert json.loads(out)["result"]["serverInfo"]["name"] == "ci-tools"
 
 
+async def test_the_end_of_the_input_ends_a_joined_host_in_order(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        code, _, errors = await run(tmp_path, "mcp", input=json.dumps(HELLO).encode() + b"\n")
+
+    assert (code, errors) == (0, "")
+
+
+async def test_a_host_that_breaks_off_ends_it_quietly_with_its_steps_settled(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()  # the streams of a process keep its pipes open when they are closed
+    process = await anyio.open_process(
+        [*FAKE, "mcp"], stdin=PIPE, stdout=writer, stderr=PIPE, env=environment(tmp_path)
+    )
+    os.close(writer)
+    async with process:
+        assert process.stdin and process.stderr
+        pids = await start_a_kernel(process, output=reader)
+        os.close(reader)
+        # Answers that nobody reads any more; then the rest of the host is gone, too.
+        await process.stdin.send(b'{"jsonrpc":"2.0","id":3,"method":"ping"}\n' * 50)
+        await process.stdin.aclose()
+        log = "".join([chunk async for chunk in TextReceiveStream(process.stderr)])
+        await wait_until_gone(pids, reap=process)
+
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    assert "BrokenPipe" not in log
+    assert "the host is gone" in log
+    settings = Settings(state_dir=tmp_path / "state")
+    async with open_service(settings, backend=FakeBackend(tmp_path / "fake")) as service:
+        [session] = await service.list_sessions()
+        [step] = await service.list_run_steps(session.id)
+    assert step.status.is_final
+
+
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_everything_in_order(tmp_path: Path, name: signal.Signals) -> None:
     process = await anyio.open_process(
@@ -210,11 +263,19 @@ async def test_a_killed_host_leaves_nothing_even_if_its_pipe_stays_open(tmp_path
         os.close(writer)
 
 
-async def start_a_kernel(process: Process, *, processes: int = 2) -> list[int]:
-    """Say hello, wait for the kernel that is warmed meanwhile, and return all processes."""
-    assert process.stdin and process.stdout
+async def start_a_kernel(
+    process: Process, *, processes: int = 2, output: int | None = None
+) -> list[int]:
+    """Say hello, run code that goes on, wait for its kernel, and return all processes."""
+    assert process.stdin
     await process.stdin.send(json.dumps(HELLO).encode() + b"\n")
-    await process.stdout.receive()
+    if output is None:
+        assert process.stdout
+        await process.stdout.receive()
+    else:
+        await anyio.to_thread.run_sync(os.read, output, 1_000_000)
+    for message in RUN:
+        await process.stdin.send(json.dumps(message).encode() + b"\n")
     with anyio.fail_after(30):
         while len(pids := descendants(process.pid)) < processes:
             await anyio.sleep(0.05)

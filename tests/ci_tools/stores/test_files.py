@@ -65,6 +65,10 @@ async def test_bytes_are_limited_for_each_principal(store: RecordStore, session:
         await store.put_file(new_file(session.id, "b", size=11), key="b", limit=100)
     with pytest.raises(LimitError):
         await store.put_file(new_file(session.id, "a", size=51), key="b", limit=100)
+    for name, size in (("b", 11), ("a", 51)):
+        with pytest.raises(LimitError):
+            await store.check_room(new_file(session.id, name, size=size), limit=100)
+    await store.check_room(new_file(session.id, "a", size=50), limit=100)
 
     assert await store.stored_bytes(principal="ada") == 90
     found = await store.find_file(session.id, "a", principal="ada")

@@ -128,6 +128,18 @@ async def test_a_kernel_is_dropped_once_and_says_why(store: RecordStore, session
     assert (found.epoch, found.kernel, found.lost) == (1, None, "it was idle")
 
 
+async def test_a_kernel_that_was_used_meanwhile_is_not_dropped_as_idle(
+    store: RecordStore, session: Session, new_step: NewStep
+) -> None:
+    await store.set_kernel(session.id, epoch=1, kernel=KERNEL)
+
+    assert not await store.drop_kernel(session.id, epoch=1, lost="idle", idle=60)
+    admission = await store.admit_step(new_step(session), lease="lease_1", limit=9)
+    assert not await store.drop_kernel(session.id, epoch=1, lost="idle", idle=-1)
+    await store.finish_step(replace(admission.step, status=StepStatus.COMPLETED), lease="lease_1")
+    assert await store.drop_kernel(session.id, epoch=1, lost="idle", idle=-1)
+
+
 async def test_only_unused_sessions_have_idle_kernels(
     store: RecordStore, new_session: NewSession, new_step: NewStep
 ) -> None:

@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -239,6 +240,20 @@ async def test_a_foreign_step_is_not_found(
     assert await store.requested_cancels(lease="l") == []
 
 
+async def test_unfinished_steps_are_found_behind_finished_ones(
+    store: RecordStore, session: Session, new_step: NewStep
+) -> None:
+    steps = [new_step(session) for _ in range(3)]
+    for step in steps:
+        await store.admit_step(step, lease="lease_1", limit=9)
+    await store.finish_step(replace(steps[2], status=StepStatus.CANCELLED), lease="lease_1")
+
+    found = await store.list_unfinished_steps(session.id, principal=session.principal)
+
+    assert [step.id for step in found] == [steps[0].id, steps[1].id]
+    assert await store.list_unfinished_steps(session.id, principal="bob") == []
+
+
 async def test_whoever_runs_a_step_learns_that_it_is_to_be_cancelled(
     store: RecordStore, session: Session, new_step: NewStep
 ) -> None:
@@ -316,13 +331,17 @@ async def test_steps_admitted_at_once_run_one_at_a_time(
     assert newest_first[-1] == running[0]
 
 
-async def test_a_store_that_refuses_a_record_says_so(
+async def test_a_store_that_refuses_a_record_says_so_without_quoting_it(
     store: RecordStore, session: Session, new_step: NewStep
 ) -> None:
-    step = new_step(session)
+    step = replace(new_step(session), code="their secret")
     await store.admit_step(step, lease="l", limit=9)
 
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError) as raised:
         await store.admit_step(step, lease="l", limit=9)
+
+    logged = "".join(traceback.format_exception(raised.value))
+    assert "their secret" not in logged
+    assert step.id not in logged
 
     assert len(await store.list_steps(session.id, principal="ada", limit=9)) == 1

@@ -248,6 +248,10 @@ class KernelBackend(Protocol):
         """
         ...
 
+    def may_live(self, ref: KernelRef) -> bool:
+        """Tell whether a kernel may still be there; False only if it cheaply is certain not to."""
+        ...
+
     def connect(self, ref: KernelRef) -> AbstractAsyncContextManager[Kernel]:
         """Connect to a live kernel; usable by the task that entered.
 

@@ -127,6 +127,11 @@ class FakeBackend:
             language="python",
         )
 
+    def may_live(self, ref: KernelRef) -> bool:
+        """Tell whether the child runs."""
+        process = self._kernels.get(ref.kernel_id)
+        return process is not None and process.alive
+
     @asynccontextmanager
     async def connect(self, ref: KernelRef) -> AsyncIterator["FakeKernel"]:
         """Attach to a child that is alive."""

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 _TICK = 0.5
 """Seconds between two looks at the running steps: spool what they printed, stop the cancelled."""
 
+_LISTED = 1000
+"""Sessions looked at in one sweep for kernels that are gone."""
+
 _SWEEP = 60.0
 """The longest time in seconds between two looks for idle kernels and expired sessions."""
 
@@ -102,10 +105,11 @@ async def _stop_cancelled(engine: Engine) -> None:
 
 
 async def sweep(engine: Engine) -> None:
-    """Stop idle kernels and delete expired sessions, for ever."""
+    """Forget gone kernels, stop idle ones and delete expired sessions, for ever."""
     settings = engine.settings
     pause = min(_SWEEP, settings.kernel_idle_timeout / 4, settings.session_retention / 4)
     while True:
+        await _attempt("gone kernels", lambda: forget_gone_kernels(engine))
         await anyio.sleep(pause)
         await _attempt("idle kernels", lambda: stop_idle_kernels(engine))
         await _attempt("expired sessions", lambda: delete_expired(engine))
@@ -129,6 +133,13 @@ async def _stop_idle_kernel(engine: Engine, session: Session, idle: float) -> No
             engine.live[session.id].close()
         logger.info("session %s: idle kernel stopped", session.id)
         await engine.backend.stop_kernel(session.kernel)
+
+
+async def forget_gone_kernels(engine: Engine) -> None:
+    """Take note of kernels whose server has ended, so that sessions do not seem to have them."""
+    for session in await engine.records.list_idle_kernels(idle=0, limit=_LISTED):
+        if session.kernel is not None and not engine.backend.may_live(session.kernel):
+            await engine.records.drop_kernel(session.id, epoch=session.epoch, lost="it had ended")
 
 
 async def delete_expired(engine: Engine) -> None:

@@ -1,12 +1,18 @@
 """Run code through `ci-tools mcp`, as a desktop host does."""
 
+import os
 import sys
 
 import anyio
 from mcp import Client, StdioServerParameters
 from mcp.types import TextContent
 
-SERVER = StdioServerParameters(command=sys.executable, args=["-m", "ci_tools_server", "mcp"])
+SERVER = StdioServerParameters(
+    command=sys.executable,
+    args=["-m", "ci_tools_server", "mcp"],
+    # Clients pass on only a few variables by themselves.
+    env={name: value for name, value in os.environ.items() if name.startswith("CI_TOOLS_")},
+)
 
 
 async def main() -> None:

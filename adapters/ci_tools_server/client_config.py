@@ -5,17 +5,18 @@ https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json.
 """
 
 import json
+import re
 import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import TypeAlias
 
-from ci_tools import ConfigurationError
+from ci_tools import ConfigurationError, Settings
 
 _Json: TypeAlias = "None | bool | int | str | list[_Json] | dict[str, _Json]"
 
@@ -26,6 +27,20 @@ _DESCRIPTION = "Runs Python in live Jupyter kernels: state, files, plots and his
 """What it is in at most 100 characters (the registry's limit)."""
 
 _URL_SETTING = "CI_TOOLS_JUPYTER_URL"
+_SECRET = frozenset(
+    {
+        "CI_TOOLS_DATABASE_URL",
+        "CI_TOOLS_JUPYTER_SERVERS",
+        "CI_TOOLS_JUPYTER_TOKEN",
+        "CI_TOOLS_OBJECT_STORE_OPTIONS",
+        "CI_TOOLS_OBJECT_STORE_URL",
+    }
+)
+"""Settings that hold secrets, or may."""
+
+_CREDENTIALS = re.compile(r"://[^/\s]*@|[?&](token|password|secret|key)=", re.IGNORECASE)
+"""Addresses that hold a secret."""
+
 _TOKEN_SETTING = "CI_TOOLS_JUPYTER_TOKEN"  # noqa: S105 - the name of a setting
 
 
@@ -49,6 +64,9 @@ class Launch:
     url: str | None = None
     """The address of a `ci-tools serve` (without /mcp); None starts one on this machine."""
 
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the host sets for it; none of them is a secret."""
+
     @property
     def stdio(self) -> "dict[str, _Json]":
         """The entry of a host that only starts processes."""
@@ -59,22 +77,46 @@ class Launch:
         }
         if self.url:
             entry["env"] = {"CI_TOOLS_TOKEN": "PUT THE TOKEN HERE"}
+        elif self.settings:
+            entry["env"] = dict(self.settings)
         return entry
 
 
-def to_launch(*, uvx: bool, url: str | None) -> Launch:
+def find_settings(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the settings that a host should pass on, and the names of those that hold secrets.
+
+    Hosts do not have the shell's environment, and their files are no place for secrets.
+    """
+    found: dict[str, str] = {}
+    secrets: list[str] = []
+    for name in sorted(f"CI_TOOLS_{key.upper()}" for key in Settings.model_fields):
+        value = environment.get(name, "")
+        if not value:
+            continue
+        if name in _SECRET or _CREDENTIALS.search(value):
+            secrets.append(name)
+        elif name == "CI_TOOLS_STATE_DIR":
+            found[name] = str(Path(value).expanduser().absolute())  # hosts start elsewhere
+        else:
+            found[name] = value
+    return found, secrets
+
+
+def to_launch(*, uvx: bool, url: str | None, settings: Mapping[str, str] | None = None) -> Launch:
     """Return how to start this installation, or (`uvx`) the released package through uv."""
+    settings = settings or {}
     if url is not None:
         url = url.rstrip("/").removesuffix("/mcp")
     if uvx:
         source = ("--from", f"{DISTRIBUTION}[mcp,data]", "ci-tools", "mcp")
-        return Launch(command="uvx", arguments=source, url=url)
+        return Launch(command="uvx", arguments=source, url=url, settings=settings)
     # Hosts do not have the shell's PATH: the whole path of this installation's script.
     script = Path(sys.executable).with_name("ci-tools")
     found = shutil.which("ci-tools", path=str(script.parent))
     if found is not None:
-        return Launch(command=found, arguments=("mcp",), url=url)
-    return Launch(command=sys.executable, arguments=("-m", "ci_tools_server", "mcp"), url=url)
+        return Launch(command=found, arguments=("mcp",), url=url, settings=settings)
+    module = ("-m", "ci_tools_server", "mcp")
+    return Launch(command=sys.executable, arguments=module, url=url, settings=settings)
 
 
 def to_text(client: Client, launch: Launch, *, owner: str) -> str:
@@ -115,12 +157,20 @@ def write_text(client: Client, text: str, path: Path) -> None:
 def _merge(client: Client, text: str, path: Path) -> str:
     if client not in (Client.CLAUDE, Client.CURSOR, Client.VSCODE) or not path.exists():
         return text
+    present_text = path.read_text(encoding="utf-8")
     try:
-        present = json.loads(path.read_text(encoding="utf-8") or "{}")
-    except ValueError:
+        present = json.loads(present_text or "{}")
+    except ValueError as error:
         present = None
+        if re.search(r"//|/\*|,\s*[}\]]", present_text):
+            raise ConfigurationError(
+                f"{path} has comments or commas that plain JSON does not know, which could not be "
+                "kept. Nothing was changed: leave --write out and add what is printed by hand."
+            ) from error
     if not isinstance(present, dict):
-        raise ConfigurationError(f"{path} is not a JSON object: correct it, or write elsewhere.")
+        raise ConfigurationError(
+            f"{path} is not a JSON object. Nothing was changed: correct it, or write elsewhere."
+        )
     for section, content in json.loads(text).items():
         old = present.get(section)
         if isinstance(content, dict) and isinstance(old, dict):
@@ -169,8 +219,9 @@ def _claude_code_command(launch: Launch) -> str:
             f"claude mcp add --transport http ci-tools {_quote(launch.url + '/mcp')} "
             '--header "Authorization: Bearer $CI_TOOLS_TOKEN"\n'
         )
+    settings = "".join(f"--env {_quote(f'{k}={v}')} " for k, v in launch.settings.items())
     words = [launch.command, *launch.arguments]
-    return f"claude mcp add ci-tools -- {' '.join(_quote(word) for word in words)}\n"
+    return f"claude mcp add ci-tools {settings}-- {' '.join(_quote(word) for word in words)}\n"
 
 
 def _quote(word: str) -> str:

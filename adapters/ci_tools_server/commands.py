@@ -1,5 +1,6 @@
 """The commands but `mcp` (see stdio.py); each imports what it needs when it runs."""
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8765].")] = None,
     auth: Annotated[
-        str | None, typer.Option(help="'token', or 'none' on loopback only [token].")
+        str | None, typer.Option(help="'token', or 'none' on loopback only (default: token).")
     ] = None,
 ) -> None:
     """Serve MCP over HTTP at /mcp, with tickets for large files, health and metrics."""
@@ -100,16 +101,20 @@ def config(
         str | None, typer.Option(help="Use the `ci-tools serve` at this address.")
     ] = None,
     uvx: Annotated[
-        bool, typer.Option(help="Start the released package with uvx, not this installation.")
+        bool, typer.Option(help="Start the package with uvx (after its first release), not this.")
     ] = False,
     owner: Annotated[
         str, typer.Option(help="The GitHub account that server.json is published from.")
     ] = "OWNER",
 ) -> None:
     """Print or write the configuration of a desktop host or registry."""
-    from ci_tools_server.client_config import to_launch, to_text, write_text
+    from ci_tools_server.client_config import find_settings, to_launch, to_text, write_text
 
-    text = to_text(client, to_launch(uvx=uvx, url=url), owner=owner)
+    settings, secrets = find_settings(os.environ)
+    text = to_text(client, to_launch(uvx=uvx, url=url, settings=settings), owner=owner)
+    if secrets and url is None:
+        note = f"not written, for they hold secrets: {', '.join(secrets)}; give them to the host"
+        typer.echo(note, err=True)
     if write is None:
         typer.echo(text, nl=False)
     else:
@@ -175,7 +180,10 @@ def list_tokens() -> None:
     """List the tokens, without their secrets."""
 
     async def show(service: "SessionService") -> None:
-        for token in await service.list_tokens():
+        found = await service.list_tokens()
+        width = max((len(token.id) for token in found), default=2)
+        typer.echo(f"{'ID':{width}}  {'CREATED (UTC)':16}  {'STATE':7}  PRINCIPAL")
+        for token in found:
             created = datetime.fromtimestamp(token.created_at, UTC)
             state = "active" if token.revoked_at is None else "revoked"
             typer.echo(f"{token.id}  {created:%Y-%m-%d %H:%M}  {state:7}  {token.principal}")
@@ -204,8 +212,13 @@ def erase_principal(
         typer.confirm(f"Erase all sessions, files, steps and tokens of {name!r}?", abort=True)
 
     async def erase(service: "SessionService") -> None:
-        await service.act_as(name).erase_principal()
-        typer.echo(f"erased {name}", err=True)
+        owner = service.act_as(name)
+        # Tokens are listed for all principals, sessions of this one.
+        known = any(token.principal == name for token in await service.list_tokens())
+        known = known or bool(await owner.list_sessions())
+        await owner.erase_principal()
+        said = f"erased {name}" if known else f"nothing is kept of {name!r}: nothing was erased"
+        typer.echo(said, err=True)
 
     _with_service(erase)
 

@@ -189,6 +189,7 @@ async def _look_at_servers(
     service: SessionService, findings: list[Finding], *, embedded: bool
 ) -> None:
     servers = [name for name in service.list_servers() if embedded or name != "embedded"]
+    usable: set[str] = set()
     for server in servers:
         subject = f"Jupyter Server {server!r}"
         advice = (
@@ -200,8 +201,9 @@ async def _look_at_servers(
             kernels = [spec.name for spec in await service.list_kernelspecs(server)]
             text = f"answers; kernels: {', '.join(kernels)}"
             findings.append(Finding(state="ok", subject=subject, text=text))
-    if service.list_servers()[0] not in servers:
-        return  # it would build the environment first; what is said of that is advice enough
+            usable.add(server)
+    if service.list_servers()[0] not in usable:
+        return  # the step would fail for the reason that has been told, or build the environment
     with _as_failure(findings, "run code", "Look at the failure above, and at the kernel's log."):
         await _run_a_step(service, findings)
 

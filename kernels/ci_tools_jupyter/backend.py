@@ -132,9 +132,12 @@ class JupyterBackend:
         await self._embedded.aclose()
 
     def servers(self) -> Sequence[str]:
-        """Name the remote servers and the embedded one; `default` is first if there is one."""
+        """Name the remote servers, and the embedded one unless there is a remote `default`.
+
+        Who runs code elsewhere by default does not want a model to choose this machine.
+        """
         if DEFAULT in self._remotes:
-            return (*self._remotes, EMBEDDED)
+            return tuple(self._remotes)
         return (EMBEDDED, *self._remotes)
 
     def isolation(self, server: str) -> str:
@@ -442,6 +445,16 @@ class JupyterBackend:
                 f"No Jupyter Server is called {name!r}; there are: {', '.join(self.servers())}."
             )
         return remote
+
+    def may_live(self, ref: KernelRef) -> bool:
+        """Tell whether a kernel may still be there: not if its embedded server has ended."""
+        if not ref.server.startswith(PREFIX):
+            return True
+        try:
+            self._find_server_of(ref)
+        except KernelLostError:
+            return False
+        return True
 
     async def _find_server(self, name: str) -> JupyterServer:
         if name == EMBEDDED:

@@ -332,10 +332,7 @@ class JupyterKernel:
         if message.type == "kernel_info_reply":
             if message.sender != self._signature:
                 self._end(
-                    KernelLostError(
-                        f"Kernel {self.ref.kernel_id} was restarted by its server; variables are"
-                        " lost."
-                    )
+                    KernelLostError(f"Kernel {self.ref.kernel_id} was restarted by its server.")
                 )
                 return
             self._usable.set()

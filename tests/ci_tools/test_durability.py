@@ -97,6 +97,21 @@ async def test_kernels_that_end_with_the_service_are_replaced_and_said(
     assert step.status is StepStatus.COMPLETED
 
 
+async def test_session_whose_kernel_is_gone_does_not_seem_to_have_one(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with open_service(settings, backend=FakeBackend(tmp_path / "f")) as service:
+        session = await service.create_session()
+        await service.run_code(session.id, "1")
+
+    async with open_service(settings, backend=FakeBackend(tmp_path / "f")) as service:
+
+        async def noted() -> bool:
+            return (await service.get_session(session.id)).kernel is None
+
+        await _until(noted)
+
+
 async def test_closing_the_service_stores_running_steps_as_cancelled(
     settings: Settings, backend: FakeBackend
 ) -> None:

@@ -117,6 +117,7 @@ async def test_kernel_that_kills_itself_is_replaced_and_its_neighbour_is_not(
 
     assert died.error is not None
     assert died.error.code == "kernel_died"
+    assert died.error.message.lower().count("variables are lost") == 1
     assert (after.status, after.epoch) == (StepStatus.COMPLETED, 2)
     assert "variables lost, files kept" in after.notices[0]
     assert (beside.status, beside.epoch) == (StepStatus.COMPLETED, 1)

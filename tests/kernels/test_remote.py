@@ -141,7 +141,7 @@ async def test_settings_name_the_servers(tmp_path: Path, stock_server: ServerPro
         await backend.stop_kernel(ref)
 
     assert outcome.result == "2"
-    assert backend.servers() == ("default", "other", "embedded")
+    assert backend.servers() == ("default", "other")
     assert not (tmp_path / "run").exists()
 
 

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from ci_tools import ConfigurationError
 from ci_tools_server.demo.analysis import DATA, MOVES, PLOT, Move
+from ci_tools_server.demo.headings import add_headings
 
 NOTEBOOK = "mauna_loa_co2.ipynb"
 """What the session is saved as."""
@@ -152,6 +153,8 @@ class _Demo:
             async def show_progress(
                 progress: float, total: float | None, message: str | None
             ) -> None:
+                if not move.counts:
+                    return
                 status.update(f"running: {escape((message or '…')[-60:])}")
                 if message and not self._console.is_terminal:
                     self._console.print(f"   progress: {escape(message[-60:])}", style="dim")
@@ -191,6 +194,7 @@ class _Demo:
         base = f"ci://sessions/{self._session_id}"
         await self._keep(client, f"{base}/files/{PLOT}", PLOT)
         await self._keep(client, f"{base}/notebook.ipynb", NOTEBOOK)
+        self._write(DATA, find_data().read_bytes())  # the notebook reads it
 
     async def _keep(self, client: Client, uri: str, name: str) -> None:
         content = (await client.read_resource(uri)).contents[0]
@@ -198,6 +202,11 @@ class _Demo:
             data = b64decode(content.blob)
         else:
             data = content.text.encode()
+        if name == NOTEBOOK:
+            data = add_headings(data)
+        self._write(name, data)
+
+    def _write(self, name: str, data: bytes) -> None:
         path = self._directory / name
         path.write_bytes(data)
         self._console.print(f"Wrote [bold]{escape(str(path))}[/] ({len(data):,} bytes)")

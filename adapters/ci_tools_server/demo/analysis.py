@@ -16,6 +16,8 @@ class Move:
     title: str
     code: str
     fails: bool = False
+    counts: bool = False
+    """Whether its output tells how far it is."""
 
 
 MOVES = (
@@ -49,6 +51,7 @@ for start, end in ((1960, 1970), (1970, 1980), (1980, 1990), (1990, 2000)):
     ),
     Move(
         title="Compute for some seconds: how sure is the acceleration?",
+        counts=True,
         code="""\
 import numpy as np
 from time import monotonic

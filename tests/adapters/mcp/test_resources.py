@@ -243,6 +243,7 @@ async def test_a_session_is_to_be_resumed(client: Client) -> None:
 
     text = await prompt_text(client, "resume_session", session_id=session_id)
 
+    assert text.startswith(f"Go on in session {session_id} (kernel python3); pass")
     assert text.index("x = 1") < text.index("open(")
     assert "- a.txt (1 bytes)" in text
     assert "still has its variables" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ci_tools import ConfigurationError
-from ci_tools_server.client_config import Client, to_launch, to_text, write_text
+from ci_tools_server.client_config import Client, find_settings, to_launch, to_text, write_text
 
 HERE = to_launch(uvx=False, url=None)
 THERE = to_launch(uvx=False, url="https://ci.example.org/mcp/")
@@ -75,10 +75,29 @@ def test_a_file_that_is_not_json_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text("// comment\n{}")
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="comments"):
         write_text(Client.VSCODE, to_text(Client.VSCODE, HERE, owner="x"), path)
 
     assert path.read_text() == "// comment\n{}"
+
+
+def test_settings_without_secrets_are_passed_on_by_every_host() -> None:
+    given = {
+        "CI_TOOLS_STATE_DIR": "/srv/a b",
+        "CI_TOOLS_JUPYTER_URL": "https://lab.example.org/?token=hidden",
+        "CI_TOOLS_UNKNOWN": "1",
+        "PATH": "/bin",
+    }
+
+    settings, secrets = find_settings(given)
+    launch = to_launch(uvx=False, url=None, settings=settings)
+
+    assert (settings, secrets) == ({"CI_TOOLS_STATE_DIR": "/srv/a b"}, ["CI_TOOLS_JUPYTER_URL"])
+    assert "--env 'CI_TOOLS_STATE_DIR=/srv/a b' -- " in to_text(
+        Client.CLAUDE_CODE, launch, owner="x"
+    )
+    vscode = json.loads(to_text(Client.VSCODE, launch, owner="x"))
+    assert vscode["servers"]["ci-tools"]["env"] == settings
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -109,7 +109,42 @@ async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -
 
     assert code == 1
     assert "fail Jupyter Server 'default'" in out
+    assert out.count("fail ") == 1
+    assert "isolation" not in out
     assert "hidden" not in out
+
+
+async def test_erasing_somebody_unknown_says_so(tmp_path: Path) -> None:
+    code, _, errors = await run(tmp_path, "principal", "erase", "nobody", "--yes")
+
+    assert code == 0
+    assert errors == "nothing is kept of 'nobody': nothing was erased\n"
+
+
+async def test_the_list_of_tokens_has_a_header(tmp_path: Path) -> None:
+    _, out, _ = await run(tmp_path, "token", "list")
+
+    assert out.split() == ["ID", "CREATED", "(UTC)", "STATE", "PRINCIPAL"]
+
+
+async def test_the_configuration_takes_the_settings_along_but_no_secret(tmp_path: Path) -> None:
+    code, out, errors = await run(
+        tmp_path,
+        "config",
+        "--client=claude",
+        CI_TOOLS_JUPYTER_URL="https://lab.example.org/",
+        CI_TOOLS_JUPYTER_TOKEN="hidden",
+        CI_TOOLS_DATABASE_URL="postgresql://ada:hidden@db/x",
+    )
+
+    assert code == 0
+    assert json.loads(out)["mcpServers"]["ci-tools"]["env"] == {
+        "CI_TOOLS_JUPYTER_URL": "https://lab.example.org/",
+        "CI_TOOLS_STATE_DIR": str(tmp_path / "state"),
+    }
+    assert "CI_TOOLS_JUPYTER_TOKEN" in errors
+    assert "CI_TOOLS_DATABASE_URL" in errors
+    assert "hidden" not in out + errors
 
 
 async def test_the_doctor_says_what_is_wrong_with_the_state_directory(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import csv
+import json
 import sys
 from pathlib import Path
 
+import anyio
 import nbformat
 import pytest
 
@@ -20,8 +22,15 @@ async def test_the_demo_analyses_fails_recovers_and_leaves_its_results(tmp_path:
     assert (tmp_path / "mauna_loa_co2.png").read_bytes().startswith(b"\x89PNG")
     notebook = nbformat.read(tmp_path / "mauna_loa_co2.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
-    assert len(notebook.cells) == 5
+    assert [cell.cell_type for cell in notebook.cells] == ["markdown", *["markdown", "code"] * 5]
+    assert "\r" not in json.dumps([cell.outputs for cell in notebook.cells[2::2]])
+    assert "progress: 2,284 weeks" not in out
     assert not Path(environment(tmp_path)["CI_TOOLS_STATE_DIR"]).exists()
+    (tmp_path / "mauna_loa_co2.png").unlink()
+    command = [sys.executable, "-m", "jupyter", "execute", str(tmp_path / "mauna_loa_co2.ipynb")]
+    with anyio.fail_after(120):
+        await anyio.run_process(command, cwd=tmp_path)  # it reads the data that are beside it
+    assert (tmp_path / "mauna_loa_co2.png").exists()
 
 
 async def test_without_its_libraries_the_demo_says_what_to_install(tmp_path: Path) -> None:

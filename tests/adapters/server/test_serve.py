@@ -131,7 +131,7 @@ async def test_logs_are_json_and_hold_no_code_output_or_secret(tmp_path: Path) -
     ):
         await call(client, "run_code", code="print('hidden ' + 'output')  # hidden code")
         await call(client, "run_code", code="raise ValueError('hidden error')")
-        content = {"path": "a.txt", "content": "hidden content", "ticket": True}
+        content = {"path": "a.txt", "ticket": True}
         ticket = await client.call_tool("upload_file", content)
         url = (ticket.structured_content or {})["put_url"]
         async with httpx2.AsyncClient() as http:

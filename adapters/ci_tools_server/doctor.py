@@ -65,8 +65,9 @@ def examine(settings: Settings) -> int:
         for finding in (*_look_at_installation(), _look_at_state_dir(settings)):
             show(finding)
         environment = await anyio.to_thread.run_sync(find_environment, settings)
-        for finding in _look_at_kernels(environment, find_policy(settings)):
-            show(finding)
+        if settings.jupyter_url is None:  # with it, no code runs on this machine
+            for finding in _look_at_kernels(environment, find_policy(settings)):
+                show(finding)
         async for finding in _look_at_service(settings, embedded=environment.python is not None):
             show(finding)
 

@@ -110,7 +110,7 @@ async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -
     assert code == 1
     assert "fail Jupyter Server 'default'" in out
     assert out.count("fail ") == 1
-    assert "isolation" not in out
+    assert "isolation:" not in out
     assert "hidden" not in out
 
 
@@ -140,6 +140,7 @@ async def test_the_configuration_takes_the_settings_along_but_no_secret(tmp_path
     assert code == 0
     assert json.loads(out)["mcpServers"]["ci-tools"]["env"] == {
         "CI_TOOLS_JUPYTER_URL": "https://lab.example.org/",
+        "CI_TOOLS_KERNEL_PYTHON": sys.executable,
         "CI_TOOLS_STATE_DIR": str(tmp_path / "state"),
     }
     assert "CI_TOOLS_JUPYTER_TOKEN" in errors

@@ -23,6 +23,10 @@ from ci_tools.errors import (
 from ci_tools.models import (
     LOCAL,
     ChangedFile,
+    CommandDone,
+    CommandEvent,
+    CommandOutput,
+    CommandResult,
     DisplayOutput,
     ErrorOutput,
     File,
@@ -44,6 +48,7 @@ from ci_tools.models import (
     StepStarted,
     StepStatus,
     StreamOutput,
+    Variable,
 )
 from ci_tools.render import Image, Rendered, render_step
 from ci_tools.runtime import open_service
@@ -55,6 +60,10 @@ __all__ = [
     "BackendError",
     "CIToolsError",
     "ChangedFile",
+    "CommandDone",
+    "CommandEvent",
+    "CommandOutput",
+    "CommandResult",
     "ConfigurationError",
     "DisplayOutput",
     "ErrorOutput",
@@ -95,6 +104,7 @@ __all__ = [
     "StepStatus",
     "StoreError",
     "StreamOutput",
+    "Variable",
     "open_service",
     "render_step",
 ]

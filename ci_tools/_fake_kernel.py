@@ -2,13 +2,15 @@
 
 It reads `{"id", "code"}` from file descriptor 3 and writes events to file descriptor 4. It offers
 `display`, `update_display` and `clear_output` also as `IPython.display`, so that tests can run the
-same code here and on ipykernel. Started as a file, it imports nothing of ours.
+same code here and on ipykernel. Started as a file, it imports nothing of ours. `{"id", "list"}`
+asks for its variables.
 """
 
 import ast
 import io
 import json
 import os
+import runpy
 import signal
 import sys
 import traceback
@@ -16,6 +18,8 @@ import types
 import uuid
 from collections.abc import Mapping
 from typing import Any
+
+VARIABLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "variables.py")
 
 
 def main() -> None:
@@ -99,6 +103,8 @@ def main() -> None:
     sys.modules.update({"IPython": package, "IPython.display": module})
     sys.stdout, sys.stderr = Stream("stdout"), Stream("stderr")
     namespace: dict[str, Any] = {"__name__": "__main__", "display": display, "input": no_input}
+    list_variables = runpy.run_path(VARIABLES)["list_variables"]
+    hidden = dict(namespace)
     count = 0
     in_code = False
 
@@ -112,6 +118,9 @@ def main() -> None:
     send(type="ready")
     for line in requests:
         request: Mapping[str, str] = json.loads(line)
+        if "list" in request:
+            send(type="variables", id=request["id"], rows=list_variables(namespace, hidden))
+            continue
         count += 1
         status = "ok"
         try:

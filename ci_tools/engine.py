@@ -1,5 +1,6 @@
 """What all principals' views of one service process share."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,9 @@ class Engine:
 
     unwritten: dict[str, RunStep] = field(default_factory=dict)
     """Final steps that the store did not take; upkeep tries again."""
+
+    commands: Counter[str] = field(default_factory=Counter)
+    """How many shell commands each principal runs in this process."""
 
     room_checks: dict[str, float] = field(default_factory=dict)
     """When to count again what a principal keeps, by its name."""

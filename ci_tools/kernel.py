@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from ci_tools.models import Json, KernelRef, KernelSpec, Output
+from ci_tools.models import CommandEvent, Json, KernelRef, KernelSpec, Output, Variable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,16 @@ class Kernel(Protocol):
         """Ask the kernel to interrupt the pending execution; that one's events say when it has."""
         ...
 
+    async def list_variables(self) -> Sequence[Variable]:
+        """List the variables, sorted by name, without a trace in the kernel's history.
+
+        It needs the kernel idle, so it is used between executions only.
+
+        Raises:
+            BackendError: It is no Python kernel, or does not answer.
+        """
+        ...
+
 
 class Workspace(Protocol):
     """A session's folder. Paths are relative, checked by `ci_tools.workspace.check_path`.
@@ -171,6 +181,25 @@ class KernelRequest:
     epoch: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandRequest:
+    """A shell command in a session's folder, beside its kernel."""
+
+    session_id: str
+    server: str
+    command: str
+    """For /bin/sh; may say /mnt/data, wherever the folder is."""
+
+    cwd: str
+    """Relative to /mnt/data; empty for the folder itself."""
+
+    timeout: float
+    """Seconds after which it is ended."""
+
+    output_limit: int
+    """Bytes of both streams together; what comes later is dropped."""
+
+
 class KernelBackend(Protocol):
     """A way to run kernels: an embedded Jupyter Server, remote ones, or a fake."""
 
@@ -185,7 +214,11 @@ class KernelBackend(Protocol):
         ...
 
     def isolation(self, server: str) -> str:
-        """Name what separates code on that server from this machine: `none`, `remote`, …."""
+        """Name what separates code on that server from this machine: `none`, `remote`, ….
+
+        Asked with a server's name, the answer may be `auto`: the best that will be found there.
+        Asked with the `KernelRef.server` of a kernel that was just started, it is what is in force.
+        """
         ...
 
     async def warm_up(self) -> None:
@@ -229,4 +262,18 @@ class KernelBackend(Protocol):
 
     async def stop_kernel(self, ref: KernelRef) -> None:
         """End a kernel; nothing happens if it is gone already."""
+        ...
+
+    def run_command(
+        self, ref: KernelRef, request: CommandRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[CommandEvent]]:
+        """Run a shell command beside a live kernel, which may be busy; `CommandDone` is last.
+
+        Leaving early ends the command, and so does the end of the kernel. Usable by the task that
+        entered.
+
+        Raises:
+            KernelLostError: There is no such kernel any more.
+            BackendError: There is no way to run a command there; the message says what is missing.
+        """
         ...

@@ -153,6 +153,7 @@ class LiveSession:
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
         self._unsaid: str | None = None
+        self._connected = anyio.Event()
         self.ended = anyio.Event()
         """Set when the task is over."""
 
@@ -224,6 +225,40 @@ class LiveSession:
             return await function((await self._kernel_of(await self._stored()))[0])
 
         return await self._do(with_kernel)
+
+    async def find_kernel(self, *, lost: KernelRef | None = None) -> KernelRef:
+        """Return the session's kernel, started if there is none, without waiting for its work.
+
+        `lost` is one that turned out not to exist any more.
+        """
+        if self._kernel is not None and self._kernel.ref != lost:
+            return self._kernel.ref
+        found: list[KernelRef] = []
+        errors: list[Exception] = []
+
+        async def connect() -> KernelRef:
+            session = await self._stored()
+            if lost is not None and session.kernel == lost:
+                session = await self._drop_kernel(session, "it had ended")
+            return (await self._kernel_of(session))[0].ref
+
+        async def ask() -> None:
+            try:
+                found.append(await self._do(connect))
+            except Exception as error:  # noqa: BLE001 - raised below; the group would wrap it
+                errors.append(error)
+            tasks.cancel_scope.cancel()
+
+        # A step may be first in the queue: it connects too, and runs for long after that.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            while self._kernel is None or self._kernel.ref == lost:
+                await self._connected.wait()
+            found.append(self._kernel.ref)
+            tasks.cancel_scope.cancel()
+        if found:
+            return found[0]
+        raise errors[0]
 
     async def restart(self) -> None:
         """Replace the session's kernel by a new one, after the work that was sent before."""
@@ -372,7 +407,9 @@ class LiveSession:
                 self._seen = await _list(workspace)
         if running.stop:
             return _cancelled()
-        mapper = PathMapper(workspace.root if workspace else MOUNT)
+        mapper = PathMapper(
+            workspace.root if workspace else MOUNT, secrets=self._engine.settings.secrets
+        )
         execution = await kernel.execute(
             mapper.to_code(running.step.code), execution_id=f"{running.step.id}-{attempt}"
         )
@@ -445,6 +482,7 @@ class LiveSession:
         self._kernel = await connection.enter_async_context(backend.connect(session.kernel))
         self._connection = connection
         self._seen = None
+        self._connected.set()
         return self._kernel
 
     async def _start_kernel(self, session: Session) -> Session:
@@ -462,7 +500,12 @@ class LiveSession:
             )
         )
         try:
-            stored = await records.set_kernel(session.id, epoch=session.epoch + 1, kernel=ref)
+            stored = await records.set_kernel(
+                session.id,
+                epoch=session.epoch + 1,
+                kernel=ref,
+                isolation=backend.isolation(ref.server),
+            )
         except BaseException:
             # Closed meanwhile, or its record cannot be written: nobody would ever find this kernel.
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
@@ -500,6 +543,8 @@ class LiveSession:
 
     async def _disconnect(self) -> None:
         connection, self._connection, self._kernel = self._connection, None, None
+        self._connected.set()  # whoever waits looks again, and waits for the next one
+        self._connected = anyio.Event()
         if connection is not None:
             try:
                 await connection.aclose()

@@ -245,6 +245,66 @@ class KernelSpec:
     language: str
 
 
+CommandRoute: TypeAlias = Literal["sandbox", "process", "second_kernel"]
+"""Which way a shell command went.
+
+sandbox: in the sandbox of the session's kernel. process: a child process of the service, where
+nothing separates code from this machine. second_kernel: a kernel of its own in the session's
+folder, on a server that offers no other way.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOutput:
+    """A piece of what a shell command wrote."""
+
+    name: Literal["stdout", "stderr"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandDone:
+    """How a shell command ended: the last event."""
+
+    exit_status: int
+    """Negative for a signal."""
+
+    timed_out: bool
+    truncated: bool
+    """Whether output past the limit, or on the way, was dropped."""
+
+    via: CommandRoute
+
+
+CommandEvent: TypeAlias = CommandOutput | CommandDone
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """All that a shell command wrote, and how it ended."""
+
+    stdout: str
+    stderr: str
+    exit_status: int
+    """Negative for a signal."""
+
+    timed_out: bool
+    truncated: bool
+    """Whether output past the limit, or on the way, was dropped."""
+
+    via: CommandRoute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A variable of a session's kernel."""
+
+    name: str
+    type: str
+    detail: str
+    """Its shape or length and its size, or a number itself; may be empty."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepQueued:
     """The step waits for earlier steps of its session."""

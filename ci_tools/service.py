@@ -5,7 +5,7 @@ import logging
 import mimetypes
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -17,14 +17,20 @@ from ci_tools.errors import (
     CIToolsError,
     FileTooLargeError,
     InvalidArgumentError,
+    KernelLostError,
     LimitError,
     NotFoundError,
     ServiceClosedError,
 )
 from ci_tools.folding import clean_text
-from ci_tools.kernel import Kernel, Workspace, WorkspaceRequest
+from ci_tools.kernel import CommandRequest, Kernel, Workspace, WorkspaceRequest
 from ci_tools.live import CLOSE_GRACE, HASHED_BYTES, LiveSession
+from ci_tools.mapping import PathMapper
 from ci_tools.models import (
+    CommandDone,
+    CommandEvent,
+    CommandOutput,
+    CommandResult,
     File,
     Json,
     KernelSpec,
@@ -34,9 +40,11 @@ from ci_tools.models import (
     StepFinished,
     StepStatus,
     StreamOutput,
+    Variable,
     new_id,
 )
 from ci_tools.outputs import read_spool
+from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
 from ci_tools.settings import Settings
 from ci_tools.upkeep import delete_session
@@ -51,6 +59,21 @@ T = TypeVar("T")
 
 CODE_LIMIT = 4_000_000
 """Characters of code in one step."""
+
+COMMAND_LIMIT = 100_000
+"""Characters of a shell command."""
+
+COMMAND_TIMEOUT_MAX = 3600.0
+"""Seconds that a shell command may be given."""
+
+COMMAND_OUTPUT = 1_000_000
+"""Bytes of a shell command's output that are kept if its caller names no limit."""
+
+COMMAND_OUTPUT_MAX = 64_000_000
+"""The largest such limit."""
+
+VARIABLES_WAIT = 10.0
+"""Seconds that a listing of variables waits for a kernel that is busy or does not answer."""
 
 _LARGE = 8 << 20
 """Bytes from which an upload is sent to a remote session through its kernel, which is started."""
@@ -309,6 +332,107 @@ class SessionService:
         ) as chunks:
             yield chunks
 
+    # Beside the steps
+
+    async def run_command(
+        self,
+        session_id: str,
+        command: str,
+        *,
+        timeout: float = 60.0,
+        output_limit: int = COMMAND_OUTPUT,
+        cwd: str = MOUNT,
+    ) -> CommandResult:
+        """Run a shell command beside the session's kernel, and return all that it wrote.
+
+        It waits for no step, is none, and starts a kernel if the session has none. `timeout` is in
+        seconds, `output_limit` in bytes of both streams together. Cancelling the call ends it.
+
+        Raises:
+            BackendError: There is no way to run a command there; the message says what is missing.
+        """
+        texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        async with self.stream_command(
+            session_id, command, timeout=timeout, output_limit=output_limit, cwd=cwd
+        ) as events:
+            async for event in events:
+                if isinstance(event, CommandOutput):
+                    texts[event.name].append(event.text)
+                else:
+                    return CommandResult(
+                        stdout="".join(texts["stdout"]),
+                        stderr="".join(texts["stderr"]),
+                        exit_status=event.exit_status,
+                        timed_out=event.timed_out,
+                        truncated=event.truncated,
+                        via=event.via,
+                    )
+        raise BackendError("The connection to the command was lost, and its end with it.")
+
+    @asynccontextmanager
+    async def stream_command(
+        self,
+        session_id: str,
+        command: str,
+        *,
+        timeout: float = 60.0,
+        output_limit: int = COMMAND_OUTPUT,
+        cwd: str = MOUNT,
+    ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
+        """Run a shell command; iterate for its output, `CommandDone` last.
+
+        Leaving the block early ends the command.
+        """
+        self._admit()
+        _check_command(command, timeout, output_limit)
+        session = await self._session(session_id)
+        request = CommandRequest(
+            session_id=session.id,
+            server=session.server,
+            command=command,
+            cwd="" if cwd.rstrip("/") in ("", ".", MOUNT) else check_path(cwd.rstrip("/")),
+            timeout=timeout,
+            output_limit=output_limit,
+        )
+        running = self._engine.commands
+        if running[self.principal] >= self.settings.steps_per_principal:
+            raise LimitError(
+                f"{running[self.principal]} commands are running; wait until one has ended."
+            )
+        running[self.principal] += 1
+        try:
+            async with self._open_command(session, request) as events:
+                yield self._masked(events)
+        finally:
+            running[self.principal] -= 1
+            if not running[self.principal]:
+                del running[self.principal]
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await self._engine.records.touch_session(session.id)
+
+    async def list_variables(self, session_id: str) -> list[Variable]:
+        """List the variables of the session's Python kernel, sorted by name; none without one.
+
+        It waits for the steps that were sent before, a short time.
+
+        Raises:
+            BackendError: The kernel is busy, or speaks another language than Python.
+        """
+        self._admit()
+        session = await self._session(session_id)
+        if session.kernel is None:
+            return []
+        if session.kernel.language != "python":
+            raise BackendError(
+                f"Variables are listed for Python kernels only; this session's kernel runs "
+                f"{session.kernel.language or 'another language'}."
+            )
+        with anyio.move_on_after(VARIABLES_WAIT):
+            return await self._live(session).call(_list_variables)
+        raise BackendError(
+            f"The kernel of session {session_id!r} is busy; ask again when its step has ended."
+        )
+
     # Files
 
     async def upload_file(
@@ -519,9 +643,12 @@ class SessionService:
     async def _check_kernelspec(self, server: str, kernelspec: str) -> None:
         known = [spec.name for spec in await self._engine.backend.list_kernelspecs(server)]
         if kernelspec not in known:
+            others = ""
+            if self._engine.backend.isolation(server) not in ("none", "remote"):
+                others = " Its sandbox runs no others: those need CI_TOOLS_ISOLATION=none."
             raise InvalidArgumentError(
                 f"There is no kernel {kernelspec[:50]!r} on {server!r}; there are: "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}.{others}"
             )
 
     async def _session(self, session_id: str) -> Session:
@@ -534,6 +661,35 @@ class SessionService:
             self._engine.live[session.id] = live
             self._engine.tasks.start_soon(live.run)
         return live
+
+    @asynccontextmanager
+    async def _open_command(
+        self, session: Session, request: CommandRequest
+    ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
+        """Run a command beside the session's kernel, and beside a new one if that is gone."""
+        backend = self._engine.backend
+        ref = await self._live(session).find_kernel()
+        async with AsyncExitStack() as stack:
+            try:
+                events = await stack.enter_async_context(backend.run_command(ref, request))
+            except KernelLostError:
+                ref = await self._live(session).find_kernel(lost=ref)
+                events = await stack.enter_async_context(backend.run_command(ref, request))
+            yield events
+
+    async def _masked(self, events: AsyncIterator[CommandEvent]) -> AsyncIterator[CommandEvent]:
+        """Hide the operator's secrets in what a command writes."""
+        mapper = PathMapper(MOUNT, secrets=self.settings.secrets)
+        async for event in events:
+            match event:
+                case CommandOutput():
+                    mapped = mapper.to_event(StreamOutput(name=event.name, text=event.text))
+                    if isinstance(mapped, StreamOutput) and mapped.text:
+                        yield CommandOutput(name=mapped.name, text=mapped.text)
+                case CommandDone():
+                    for rest in mapper.rest():
+                        yield CommandOutput(name=rest.name, text=rest.text)
+                    yield event
 
     async def _warm(self, session: Session) -> None:
         try:
@@ -833,6 +989,26 @@ async def _find_size(place: Workspace, path: str) -> int | None:
 
 async def _just_connect(kernel: Kernel) -> None:
     """Do nothing with a kernel; getting it was the purpose."""
+
+
+async def _list_variables(kernel: Kernel) -> list[Variable]:
+    return list(await kernel.list_variables())
+
+
+def _check_command(command: str, timeout: float, output_limit: int) -> None:
+    if not command.strip() or len(command) > COMMAND_LIMIT or "\0" in command:
+        raise InvalidArgumentError(
+            f"A command has 1 to {COMMAND_LIMIT} characters; upload a longer script and run that."
+        )
+    if not 0 < timeout <= COMMAND_TIMEOUT_MAX:
+        raise InvalidArgumentError(
+            f"A command's timeout is above 0 and at most {COMMAND_TIMEOUT_MAX:g} s, "
+            f"not {timeout:g}."
+        )
+    if not 0 <= output_limit <= COMMAND_OUTPUT_MAX:
+        raise InvalidArgumentError(
+            f"A command's output limit is at most {COMMAND_OUTPUT_MAX} bytes, not {output_limit}."
+        )
 
 
 def _digest(secret: str) -> str:

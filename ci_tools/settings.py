@@ -24,6 +24,9 @@ MEGABYTE = 1_000_000
 MEBIBYTE = 1 << 20
 """Bytes; limits of files are counted in these, as the hosted tools did."""
 
+SECRET_LENGTH = 8
+"""Characters from which on a variable's value is taken for a secret, and not for a word."""
+
 HOUR = 3600.0
 """Seconds."""
 
@@ -107,8 +110,44 @@ class Settings(BaseSettings):
     kernelspec: str = ""
     """The kernelspec of new sessions that name none; empty takes the server's own default."""
 
-    isolation: Literal["none"] = "none"
-    """What must separate code on the embedded server from this machine; so far only `none`."""
+    isolation: Literal["auto", "namespaces", "bubblewrap", "none"] = "auto"
+    """What separates code on the embedded server from this machine; `auto` is the best sandbox that
+    works here, and never `none`, with which code has the rights of the service."""
+
+    kernel_python: Path | None = None
+    """The interpreter of the embedded server's kernels, with ipykernel; None takes the environment
+    in `state_dir`, built when it is missing, or with isolation `none` the service's own."""
+
+    kernel_requirements: Path | None = None
+    """A requirements file with what the environment for kernels shall have besides."""
+
+    kernel_network: bool = False
+    """Whether sandboxed code can use this machine's network."""
+
+    kernel_environment: dict[str, SecretStr] = Field(default_factory=dict)
+    """Variables of code on the embedded server, as JSON; values of 8 and more characters are
+    replaced by `***` in what is kept of outputs."""
+
+    kernel_memory: int = Field(default=2048 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Bytes of memory of one sandboxed session."""
+
+    kernel_processes: int = Field(default=256, ge=16)
+    """Processes and threads of one sandboxed session."""
+
+    kernel_cpus: float = Field(default=2.0, gt=0)
+    """Processors' worth of time of one sandboxed session, where control groups can be had."""
+
+    kernel_disk: int = Field(default=1024 * MEBIBYTE, ge=MEBIBYTE)
+    """Bytes in the /mnt/data of one sandboxed session."""
+
+    kernel_file_size: int = Field(default=1024 * MEBIBYTE, ge=MEBIBYTE)
+    """Bytes of one file that sandboxed code writes."""
+
+    kernel_pool: int = Field(default=1, ge=0, le=100)
+    """Sandboxed kernels that are kept ready for new sessions."""
+
+    kernel_preload: tuple[str, ...] = ("numpy", "pandas", "matplotlib.pyplot")
+    """Modules that sandboxed kernels have imported when they start, as JSON."""
 
     session_retention: float = Field(default=30 * DAY, gt=0)
     """Seconds after its last use that a session, its files and steps are kept."""
@@ -180,6 +219,12 @@ class Settings(BaseSettings):
         if "embedded" in self.jupyter_servers or "default" in self.jupyter_servers:
             raise ValueError("jupyter_servers: the names 'embedded' and 'default' are taken")
         return self
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of `kernel_environment` that outputs must not show."""
+        values = (value.get_secret_value() for value in self.kernel_environment.values())
+        return tuple(value for value in values if len(value) >= SECRET_LENGTH)
 
     @classmethod
     def settings_customise_sources(

@@ -20,9 +20,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from ci_tools.commands import LocalCommands
 from ci_tools.errors import KernelDiedError, KernelLostError, KernelStartError
 from ci_tools.kernel import (
     ClearOutput,
+    CommandRequest,
     DisplayUpdate,
     ExecutionDone,
     KernelEvent,
@@ -30,7 +32,15 @@ from ci_tools.kernel import (
     Workspace,
     WorkspaceRequest,
 )
-from ci_tools.models import DisplayOutput, ErrorOutput, KernelRef, KernelSpec, StreamOutput
+from ci_tools.models import (
+    CommandEvent,
+    DisplayOutput,
+    ErrorOutput,
+    KernelRef,
+    KernelSpec,
+    StreamOutput,
+    Variable,
+)
 from ci_tools.workspace import LocalWorkspace
 
 _CHILD = Path(__file__).with_name("_fake_kernel.py")
@@ -45,6 +55,7 @@ class FakeBackend:
         self._root = root
         self._persistent = persistent
         self._kernels: dict[str, _Process] = {}
+        self._commands = LocalCommands()
         self.started = 0
         """How many kernels were ever started."""
 
@@ -66,7 +77,8 @@ class FakeBackend:
                 await self.aclose()
 
     async def aclose(self) -> None:
-        """End every kernel."""
+        """End every kernel, and the commands beside them."""
+        self._commands.end_all()
         while self._kernels:
             _, process = self._kernels.popitem()
             process.kill()
@@ -143,9 +155,24 @@ class FakeBackend:
 
     async def stop_kernel(self, ref: KernelRef) -> None:
         """Kill the child."""
+        self._commands.end(ref.kernel_id)
         process = self._kernels.pop(ref.kernel_id, None)
         if process is not None:
             process.kill()
+
+    @asynccontextmanager
+    async def run_command(
+        self, ref: KernelRef, request: CommandRequest
+    ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
+        """Run a shell command as another child process in the session's folder."""
+        process = self._kernels.get(ref.kernel_id)
+        if process is None or not process.alive:
+            raise KernelLostError("The fake kernel is gone.")
+        folder = self._folder(request.session_id)
+        async with self._commands.run(
+            ref.kernel_id, request, folder=folder, variables={"PATH": os.defpath}
+        ) as events:
+            yield events
 
     def kill_kernel(self, ref: KernelRef) -> None:
         """Kill the child as the operating system would, leaving its record."""
@@ -237,6 +264,8 @@ class FakeKernel:
         self.ref = ref
         self._process = process
         self._execution: FakeExecution | None = None
+        self._rows: list[list[str]] | None = None
+        self._rows_came = anyio.Event()
 
     async def execute(self, code: str, *, execution_id: str) -> "FakeExecution":
         """Send the code to the child."""
@@ -250,6 +279,18 @@ class FakeKernel:
         """Send SIGINT, which the child heeds only while it runs code."""
         self._process.interrupt()
 
+    async def list_variables(self) -> Sequence[Variable]:
+        """Ask the child for its variables."""
+        if not self._process.alive:
+            raise KernelLostError("The fake kernel is gone.")
+        self._rows = None
+        self._rows_came = anyio.Event()
+        await anyio.to_thread.run_sync(self._process.send, {"id": "", "list": "variables"})
+        await self._rows_came.wait()
+        if self._rows is None:
+            raise KernelDiedError("The kernel ended while it listed its variables.")
+        return [Variable(name=name, type=kind, detail=text) for name, kind, text in self._rows]
+
     async def read_events(self) -> None:
         """Read the child's events until it ends; of several connections one reads for all."""
         async with self._process.reading:
@@ -258,6 +299,9 @@ class FakeKernel:
 
     def put(self, message: dict[str, Any] | None) -> None:
         """Take a message of the child; None says that it ended."""
+        if message is None or message["type"] == "variables":
+            self._rows = message["rows"] if message else None
+            self._rows_came.set()
         if self._execution is None:
             return
         if message is None:

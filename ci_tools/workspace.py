@@ -290,8 +290,10 @@ class LocalWorkspace:
 
     root: str
 
-    def __init__(self, root: Path) -> None:
-        self.root = os.path.realpath(root) if WINDOWS else str(root)
+    def __init__(self, folder: Path, *, seen_as: str | None = None) -> None:
+        """Use a folder, which code sees under the path `seen_as` if that is another one."""
+        self._folder = os.path.realpath(folder) if WINDOWS else str(folder)
+        self.root = seen_as or self._folder
 
     async def list_files(self, *, limit: int) -> Sequence[FileStat]:
         """List the regular files, recursively, sorted by path; at most `limit`.
@@ -441,14 +443,14 @@ class LocalWorkspace:
     def _open_root(self, path: str, *, create: bool) -> _Folder:
         with _os_errors(path, writing=create):
             if create:
-                os.makedirs(self.root, exist_ok=True)
+                os.makedirs(self._folder, exist_ok=True)
             if WINDOWS:
-                return _Folder(path=_real_folder(self.root), fd=None)
-            return _Folder(path=self.root, fd=os.open(self.root, _DIRECTORY_FLAGS))
+                return _Folder(path=_real_folder(self._folder), fd=None)
+            return _Folder(path=self._folder, fd=os.open(self._folder, _DIRECTORY_FLAGS))
 
     def _walk_root(self) -> _Walk:
         try:
-            root = self._open_root(self.root, create=False)
+            root = self._open_root(self._folder, create=False)
         except (NotFoundError, InvalidPathError):
             return  # removed, or made a link or unreadable, by code
         try:

@@ -122,6 +122,14 @@ CHECKS: Sequence[Check] = (
         proves="the wheel is complete and works alone, with and without extras",
         run=lambda: call(PYTHON, ROOT / "tests" / "wheel" / "check_wheel.py"),
     ),
+    Check(
+        name="kernels",
+        proves="the environment for kernels can be built (kept in build/ while it is current)",
+        run=lambda: call(
+            *(BIN / "ci-tools", "kernels", "install"),
+            env={"CI_TOOLS_STATE_DIR": str(ROOT / "build"), "CI_TOOLS_KERNEL_PYTHON": ""},
+        ),
+    ),
     Check(name="tests", proves="the tests pass, under coverage", run=run_tests),
 )
 

@@ -23,6 +23,11 @@ PAGE = 20_000
 _PAGE_MAX = 100_000
 """Bytes of a text file that are read at most."""
 
+_OLD_OFFICE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
+"""How files of Microsoft Office up to 2003 begin (Compound File Binary)."""
+
+_OLD_OFFICE = {"doc": "Word", "xls": "Excel", "ppt": "PowerPoint"}
+
 _SCAN = 10_000
 """Files of a session that a filtered list looks at."""
 
@@ -54,9 +59,16 @@ async def upload_file(
             url = await _ticket(context, session.id, path, "upload")
             seconds = service.settings.ticket_time
             return {"session_id": session.id, "put_url": url, "valid_s": seconds}
-        file = await service.upload_file(session.id, path, _decode(content, encoding))
+        data = _decode(content, encoding)
+        file = await service.upload_file(session.id, path, data)
     await notify_changed(context, [file_uri(session.id, file.path)])
-    return {"session_id": session.id, **_to_dict(session.id, file), "sha256": file.sha256}
+    advice = _advise(file, data)
+    return {
+        "session_id": session.id,
+        **_to_dict(session.id, file),
+        "sha256": file.sha256,
+        **({"advice": advice} if advice else {}),
+    }
 
 
 async def list_files(
@@ -95,11 +107,12 @@ async def read_file(
         if file.media_type in _IMAGES and file.size <= IMAGE_BYTES:
             data = await _read(service, session.id, file, 0, file.size)
             return _image(session.id, file, data)
-        page = None
+        page, data = None, b""
         if file.media_type not in _IMAGES:
-            page = _to_text(await _read(service, session.id, file, offset, limit), offset)
+            data = await _read(service, session.id, file, offset, limit)
+            page = _to_text(data, offset)
         if page is None:
-            return await _link(context, session.id, file)
+            return await _link(context, session.id, file, advice=_advise(file, data))
     offset, text = page
     end = offset + len(text.encode())
     line = f"session_id: {session.id} | {file.path}, bytes {offset:,} to {end:,} of {file.size:,}"
@@ -170,12 +183,12 @@ def _image(session_id: str, file: File, data: bytes) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=line), image])
 
 
-async def _link(context: Call, session_id: str, file: File) -> CallToolResult:
+async def _link(context: Call, session_id: str, file: File, *, advice: str) -> CallToolResult:
     """Name a file that cannot be shown, and how to get at it."""
     access = context.request_context.lifespan_context
     lines = [
         f"session_id: {session_id} | {file.path}, {file.media_type}, {file.size:,} bytes: not "
-        "shown, for it is not text or too large. Look into it with run_code.",
+        f"shown, for it is not text or too large. {advice or 'Look into it with run_code.'}",
     ]
     if access.options.public_url is not None:
         url = await _ticket(context, session_id, file.path, "download")
@@ -191,6 +204,18 @@ async def _link(context: Call, session_id: str, file: File) -> CallToolResult:
         )
         content.append(link)
     return CallToolResult(content=content)
+
+
+def _advise(file: File, head: bytes) -> str:
+    """Say what to do with an Office file that no library here reads; empty for other files."""
+    suffix = file.path.rpartition(".")[2].lower()
+    if suffix not in _OLD_OFFICE or not head.startswith(_OLD_OFFICE_MAGIC):
+        return ""
+    return (
+        f"It is in the format of {_OLD_OFFICE[suffix]} up to 2003, which Python libraries do not"
+        f" read. Ask the user to save it as .{suffix}x (in {_OLD_OFFICE[suffix]} or LibreOffice, or"
+        f" by `soffice --headless --convert-to {suffix}x {file.path}`) and to upload that."
+    )
 
 
 async def _ticket(

@@ -3,6 +3,7 @@
 import json
 import mimetypes
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
@@ -73,6 +74,13 @@ def add_resources(server: MCPServer[Access], find_access: Callable[[], Access]) 
         description="All run steps of a session with their outputs, as a Jupyter notebook.",
         mime_type="application/x-ipynb+json",
     )(read_notebook)
+    server.resource(
+        uris.VARIABLES,
+        name="variables",
+        title="Variables of a session",
+        description="Name, type, and shape or length of each variable of a Python kernel.",
+        mime_type="application/json",
+    )(read_variables)
 
 
 def find_media_type(uri: str) -> str | None:
@@ -133,6 +141,14 @@ async def read_notebook(context: Call, session_id: str) -> str:
     service = await _access(context).service()
     with resource_errors():
         return json.dumps(await service.export_notebook(session_id), indent=1)
+
+
+async def read_variables(context: Call, session_id: str) -> str:
+    """Return the variables of a session's kernel as JSON; none if it has no kernel now."""
+    service = await _access(context).service()
+    with resource_errors():
+        found = await service.list_variables(session_id)
+    return json.dumps({"variables": [asdict(variable) for variable in found]})
 
 
 async def _describe(service: SessionService) -> str:

@@ -26,7 +26,7 @@ from mcp.types import (
 )
 from pydantic import AnyUrl, ValidationError
 
-from ci_tools_mcp import file_tools, run_tools, session_tools
+from ci_tools_mcp import command_tools, file_tools, run_tools, session_tools
 from ci_tools_mcp.access import Access, OpenService, Options
 from ci_tools_mcp.arguments import check_names, explain_arguments
 from ci_tools_mcp.completions import complete
@@ -198,6 +198,13 @@ def _add_tools(server: MCPServer[Access]) -> None:
         run_tools.cancel_run_step, title="Cancel a run step", annotations=_changes(idempotent=True)
     )
     server.add_tool(run_tools.list_run_steps, title="List run steps", annotations=reads)
+    server.add_tool(
+        command_tools.run_command,
+        title="Run a shell command",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
+        ),
+    )
     server.add_tool(
         file_tools.upload_file,
         title="Upload a file",

@@ -17,6 +17,9 @@ IMAGE = "ci://sessions/{session_id}/steps/{step_id}/images/{name}"
 NOTEBOOK = "ci://sessions/{session_id}/notebook.ipynb"
 """A session's history as a notebook."""
 
+VARIABLES = "ci://sessions/{session_id}/variables"
+"""The variables of a session's kernel, as JSON."""
+
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp"}
 """How the name of an image ends."""
 
@@ -39,3 +42,8 @@ def image_uri(session_id: str, step_id: str, number: int, media_type: str) -> st
 def notebook_uri(session_id: str) -> str:
     """Return the address of a session's notebook."""
     return f"ci://sessions/{session_id}/notebook.ipynb"
+
+
+def variables_uri(session_id: str) -> str:
+    """Return the address of the variables of a session's kernel."""
+    return f"ci://sessions/{session_id}/variables"

@@ -26,6 +26,8 @@ tokens = typer.Typer(no_args_is_help=True, help="Tokens of the HTTP service.")
 principals = typer.Typer(no_args_is_help=True, help="Those whose sessions and files are kept.")
 application.add_typer(tokens, name="token")
 application.add_typer(principals, name="principal")
+kernels = typer.Typer(no_args_is_help=True, help="The environment and sandbox of kernels.")
+application.add_typer(kernels, name="kernels")
 
 
 def _show_version(wanted: bool) -> None:
@@ -121,6 +123,45 @@ def config(
     else:
         write_text(client, text, write)
         typer.echo(f"wrote {write}", err=True)
+
+
+@kernels.command("install")
+def install_kernels(
+    requirements: Annotated[
+        Path | None, typer.Option(help="A requirements file of what it shall have besides.")
+    ] = None,
+    python_path: Annotated[
+        Path | None, typer.Option(help="Use this interpreter, which has ipykernel; build nothing.")
+    ] = None,
+    prefix: Annotated[
+        Path | None, typer.Option(help="Write a kernelspec to PREFIX/share/jupyter/kernels.")
+    ] = None,
+    user: Annotated[bool, typer.Option("--user", help="Write one for this user.")] = False,
+    sys_prefix: Annotated[
+        bool, typer.Option("--sys-prefix", help="Write one to this Python environment.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build it even if it is current.")] = False,
+) -> None:
+    """Build the environment for kernels; write a kernelspec for other Jupyter Servers."""
+    from ci_tools import Settings
+    from ci_tools_server.kernels import find_target, install
+
+    install(
+        Settings(),
+        requirements=requirements,
+        python=python_path,
+        target=find_target(prefix=prefix, user=user, sys_prefix=sys_prefix),
+        force=force,
+    )
+
+
+@kernels.command("status")
+def show_kernels() -> None:
+    """Show the isolation in force, how each limit is held, and the environment."""
+    from ci_tools import Settings
+    from ci_tools_server.kernels import show_status
+
+    raise typer.Exit(show_status(Settings()))
 
 
 @tokens.command("create")

@@ -12,17 +12,25 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
+import anyio.to_thread
 from rich.console import Console
 from rich.markup import escape
 
 from ci_tools import CIToolsError, SessionService, Settings, StepStatus, open_service
+from ci_tools_kernels import Policy, probe
+from ci_tools_server.kernels import (
+    KernelEnvironment,
+    advise,
+    describe,
+    find_environment,
+    find_policy,
+    list_mechanisms,
+)
 from ci_tools_server.logs import configure_logs
 from ci_tools_server.run_file import find_run
 
 _STEP_LIMIT = 60.0
 """Seconds that a kernel has to start and answer."""
-
-_DATA = ("numpy", "pandas", "matplotlib")
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -56,7 +64,11 @@ def examine(settings: Settings) -> int:
     async def run() -> None:
         for finding in (*_look_at_installation(), _look_at_state_dir(settings)):
             show(finding)
-        async for finding in _look_at_service(settings):
+        environment = await anyio.to_thread.run_sync(find_environment, settings)
+        if settings.jupyter_url is None:  # with it, no code runs on this machine
+            for finding in _look_at_kernels(environment, find_policy(settings)):
+                show(finding)
+        async for finding in _look_at_service(settings, embedded=environment.python is not None):
             show(finding)
 
     anyio.run(run)
@@ -75,16 +87,42 @@ def _look_at_installation() -> Iterator[Finding]:
             text="not compiled: the first start takes seconds, and each one without write access",
             advice=f"{sys.executable} -m compileall -q {Path(__file__).parents[1]}",
         )
-    missing = [name for name in _DATA if importlib.util.find_spec(name) is None]
-    if missing:
+
+
+def _look_at_kernels(environment: KernelEnvironment, policy: Policy | None) -> Iterator[Finding]:
+    """Say what kernels on this machine run in, and what holds them."""
+    yield Finding(
+        state="warn" if advise(environment) else "ok",
+        subject="kernel environment",
+        text=describe(environment),
+        advice=advise(environment),
+    )
+    if policy is None:
         yield Finding(
             state="warn",
-            subject="data libraries",
-            text=f"{', '.join(missing)} not installed: code on this machine cannot import them",
-            advice=f"{sys.executable} -m pip install 'code-interpreter-tools[data]'",
+            subject="isolation",
+            text="none: code runs with your rights, and can read and change your files",
+            advice="Unset CI_TOOLS_ISOLATION, or run code that you trust.",
         )
-    else:
-        yield Finding(state="ok", subject="data libraries", text=", ".join(_DATA))
+        return
+    report = probe(policy)
+    if report.isolation is None:
+        yield Finding(
+            state="fail",
+            subject="isolation",
+            text="no sandbox can be made here",
+            advice=report.problem or "",
+        )
+        return
+    network = "with the network of this machine" if policy.network else "no network"
+    yield Finding(
+        state="warn" if report.problem else "ok",
+        subject="isolation",
+        text=f"{report.isolation}, {network}",
+        advice=report.problem or "",
+    )
+    for limit, text in list_mechanisms(report):
+        yield Finding(state="ok", subject=f"limit of {limit}", text=text)
 
 
 def _is_compiled() -> bool:
@@ -119,7 +157,8 @@ def _look_at_state_dir(settings: Settings) -> Finding:
     return Finding(state="ok", subject="state directory", text=str(path))
 
 
-async def _look_at_service(settings: Settings) -> AsyncIterator[Finding]:
+async def _look_at_service(settings: Settings, *, embedded: bool) -> AsyncIterator[Finding]:
+    """Look at the service, and at the embedded server if that need not build anything first."""
     run = await anyio.to_thread.run_sync(find_run, settings.state_dir)
     if run is not None:
         text = f"running at {run.url} (process {run.pid}): `ci-tools mcp` joins it"
@@ -133,7 +172,7 @@ async def _look_at_service(settings: Settings) -> AsyncIterator[Finding]:
     ):
         async with open_service(settings) as service:
             await _look_at_stores(service, findings)
-            await _look_at_servers(service, findings)
+            await _look_at_servers(service, findings, embedded=embedded)
     for finding in findings:
         yield finding
 
@@ -147,9 +186,12 @@ async def _look_at_stores(service: SessionService, findings: list[Finding]) -> N
     findings.append(Finding(state="ok", subject="object store", text=f"opened ({store})"))
 
 
-async def _look_at_servers(service: SessionService, findings: list[Finding]) -> None:
+async def _look_at_servers(
+    service: SessionService, findings: list[Finding], *, embedded: bool
+) -> None:
+    servers = [name for name in service.list_servers() if embedded or name != "embedded"]
     usable: set[str] = set()
-    for server in service.list_servers():
+    for server in servers:
         subject = f"Jupyter Server {server!r}"
         advice = (
             f"{sys.executable} -m pip install 'code-interpreter-tools[mcp]'"
@@ -162,7 +204,7 @@ async def _look_at_servers(service: SessionService, findings: list[Finding]) -> 
             findings.append(Finding(state="ok", subject=subject, text=text))
             usable.add(server)
     if service.list_servers()[0] not in usable:
-        return  # the step would fail for the reason that has been told
+        return  # the step would fail for the reason that has been told, or build the environment
     with _as_failure(findings, "run code", "Look at the failure above, and at the kernel's log."):
         await _run_a_step(service, findings)
 
@@ -171,27 +213,18 @@ async def _run_a_step(service: SessionService, findings: list[Finding]) -> None:
     session = await service.create_session(name="doctor")
     try:
         step = await service.run_code(session.id, "print(6 * 7)", timeout=_STEP_LIMIT)
+        session = await service.get_session(session.id)
     finally:
         with anyio.CancelScope(shield=True):
             await service.close_session(session.id)
     if step.status is StepStatus.COMPLETED:
-        text = f"a kernel on {session.server!r} started and answered"
+        text = (
+            f"a kernel on {session.server!r} started and answered (isolation: {session.isolation})"
+        )
         findings.append(Finding(state="ok", subject="run code", text=text))
-        findings.append(_judge_isolation(session.isolation))
     else:
         text = step.error.message if step.error else step.status.value
         findings.append(Finding(state="fail", subject="run code", text=text))
-
-
-def _judge_isolation(isolation: str) -> Finding:
-    if isolation == "none":
-        return Finding(
-            state="warn",
-            subject="isolation",
-            text="none: code runs with your rights, and can read and change your files",
-            advice="Run code you trust, use a machine or container for it, or a remote server.",
-        )
-    return Finding(state="ok", subject="isolation", text=isolation)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_OURS = ("ci_tools", "ci_tools_jupyter", "ci_tools_mcp", "ci_tools_server")
+_OURS = ("ci_tools", "ci_tools_jupyter", "ci_tools_kernels", "ci_tools_mcp", "ci_tools_server")
 
 
 class JsonFormatter(logging.Formatter):

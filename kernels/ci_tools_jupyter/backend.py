@@ -11,6 +11,7 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 
+from ci_tools.commands import LocalCommands
 from ci_tools.errors import (
     BackendError,
     ConfigurationError,
@@ -18,24 +19,36 @@ from ci_tools.errors import (
     KernelStartError,
     ServerUnavailableError,
 )
-from ci_tools.kernel import Kernel, KernelRequest, Workspace, WorkspaceRequest
-from ci_tools.models import KernelRef, KernelSpec
+from ci_tools.kernel import (
+    CommandRequest,
+    Kernel,
+    KernelRequest,
+    Workspace,
+    WorkspaceRequest,
+)
+from ci_tools.models import CommandEvent, KernelRef, KernelSpec
+from ci_tools.paths import MOUNT
 from ci_tools.settings import JupyterServerProfile, Settings
 from ci_tools.workspace import LocalWorkspace
 from ci_tools_jupyter.channels import Channels, open_channels
+from ci_tools_jupyter.commands import run_in_kernel, run_in_sandbox, to_variables
 from ci_tools_jupyter.contents import ContentsWorkspace
 from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server
 from ci_tools_jupyter.greeting import (
     FILES,
+    FOLDER,
+    PLACE,
     REMOVE,
     Greeting,
     greet,
     greet_any,
     install_module,
+    to_place,
 )
 from ci_tools_jupyter.kernel import JupyterKernel, join_channel_id
 from ci_tools_jupyter.kernel_files import KernelWorkspace
 from ci_tools_jupyter.remote import RemoteServer, ask
+from ci_tools_jupyter.sandbox import SANDBOXED, EmbeddedKernels
 from ci_tools_jupyter.server import START_TIMEOUT, JupyterServer
 
 logger = logging.getLogger(__name__)
@@ -66,16 +79,20 @@ class JupyterBackend:
         state_dir: Path,
         remotes: Mapping[str, JupyterServerProfile] | None = None,
         kernel_idle_timeout: float = 3600.0,
+        kernels: EmbeddedKernels | None = None,
     ) -> None:
         self._state_dir = state_dir.absolute()
+        self._kernels = kernels or EmbeddedKernels.from_settings(Settings())
+        self._isolation = self._kernels.isolation
         self._remotes = {
             name: RemoteServer(name, profile) for name, profile in (remotes or {}).items()
         }
         self._embedded = EmbeddedServer(
-            self._state_dir, cull_after=kernel_idle_timeout + CULL_GRACE
+            self._state_dir, kernels=self._kernels, cull_after=kernel_idle_timeout + CULL_GRACE
         )
         self._neighbours: dict[str, JupyterServer] = {}
         self._parked: dict[str, Channels] = {}
+        self._commands = LocalCommands()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "JupyterBackend":
@@ -90,6 +107,7 @@ class JupyterBackend:
             state_dir=settings.state_dir,
             remotes=remotes,
             kernel_idle_timeout=settings.kernel_idle_timeout,
+            kernels=EmbeddedKernels.from_settings(settings),
         )
 
     @asynccontextmanager
@@ -102,6 +120,7 @@ class JupyterBackend:
                 await self._aclose()
 
     async def _aclose(self) -> None:
+        self._commands.end_all()
         while self._parked:
             _, channels = self._parked.popitem()
             with anyio.move_on_after(CLOSE_GRACE):
@@ -122,8 +141,11 @@ class JupyterBackend:
         return (EMBEDDED, *self._remotes)
 
     def isolation(self, server: str) -> str:
-        """Tell that code on the embedded server is not separated from this machine."""
-        return "none" if server == EMBEDDED or server.startswith(PREFIX) else "remote"
+        """Tell what separates code on the embedded server from this machine.
+
+        Until the first kernel has started, that may be `auto`.
+        """
+        return self._isolation if server == EMBEDDED or server.startswith(PREFIX) else "remote"
 
     async def warm_up(self) -> None:
         """Start the embedded server, if sessions run there by default."""
@@ -145,7 +167,7 @@ class JupyterBackend:
         if request.server == EMBEDDED:
             folder = self._to_local_folder(request.session_id)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return LocalWorkspace(folder)
+            return LocalWorkspace(folder, seen_as=MOUNT if self._kernels.sandboxed else None)
         remote = self._to_remote(request.server)
         if not await remote.server.has_contents():
             return None
@@ -173,6 +195,12 @@ class JupyterBackend:
             KernelStartError: It did not start, or there is no such kernelspec.
         """
         _check_session_id(request.session_id)
+        if request.server == EMBEDDED and self._kernels.sandboxed:
+            if request.kernelspec not in ("", SANDBOXED):
+                raise KernelStartError(
+                    f"The sandbox runs only the kernelspec {SANDBOXED!r}: {request.kernelspec!r}"
+                    " needs CI_TOOLS_ISOLATION=none, with which code has the rights of the service."
+                )
         server = await self._find_server(request.server)
         spec = await server.find_kernelspec(self._to_kernelspec(request))
         if spec is None:
@@ -182,6 +210,8 @@ class JupyterBackend:
         path = await self._prepare_folder(request)
         kernel_id = await server.start_kernel(spec.name, path)
         try:
+            if request.server == EMBEDDED and self._isolation == "auto":
+                self._isolation = await server.find_isolation(kernel_id)
             return await self._greet(request, server, spec, kernel_id)
         except BaseException:
             with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
@@ -195,7 +225,12 @@ class JupyterBackend:
         )
         if request.server == EMBEDDED:
             return f"{request.session_id}/data"
-        return self._to_remote(request.server).to_folder(request.session_id)
+        remote = self._to_remote(request.server)
+        if not await remote.server.has_contents():
+            # The kernel itself makes the folder and goes there, from the server's root: a gateway
+            # starts it in a folder that is there already, and it would make another one below.
+            return ""
+        return remote.to_folder(request.session_id)
 
     async def _greet(
         self, request: KernelRequest, server: JupyterServer, spec: KernelSpec, kernel_id: str
@@ -232,11 +267,13 @@ class JupyterBackend:
         if spec.language != "python":
             return await greet_any(channels, channel)
         if request.server == EMBEDDED:
-            greeting = await greet(
-                channels, channel, code="", expression="__import__('os').getcwd()"
-            )
             folder = self._to_local_folder(request.session_id)
-            right = greeting.folder is not None and folder.samefile(greeting.folder)
+            if self._kernels.sandboxed:
+                greeting = await greet(channels, channel, code="", expression=PLACE)
+                right = greeting.folder == to_place(MOUNT, folder)
+            else:
+                greeting = await greet(channels, channel, code="", expression=FOLDER)
+                right = greeting.folder is not None and folder.samefile(greeting.folder)
         else:
             remote = self._to_remote(request.server)
             expression = await remote.to_entry(request.session_id)
@@ -288,6 +325,7 @@ class JupyterBackend:
 
     async def stop_kernel(self, ref: KernelRef) -> None:
         """End a kernel; nothing happens if it is gone already."""
+        self._commands.end(ref.kernel_id)
         parked = self._parked.pop(ref.kernel_id, None)
         if parked is not None:
             parked.transport.abort()
@@ -299,6 +337,75 @@ class JupyterBackend:
         except ServerUnavailableError:
             if not server.has_ended():
                 raise
+
+    @asynccontextmanager
+    async def run_command(
+        self, ref: KernelRef, request: CommandRequest
+    ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
+        """Run a shell command beside a live kernel, the best way that there is.
+
+        Raises:
+            KernelLostError: There is no such kernel any more.
+            BackendError: There is no way; the message says what is missing.
+        """
+        _check_session_id(request.session_id)
+        server = self._find_server_of(ref)
+        async with run_in_sandbox(server, ref.kernel_id, request) as events:
+            if events is not None:
+                yield events
+                return
+        if ref.server.startswith(PREFIX):
+            if self._kernels.sandboxed:
+                raise BackendError(
+                    "This session's kernel runs in no sandbox, and so commands beside it are"
+                    " refused: restart the session, or set CI_TOOLS_ISOLATION=none."
+                )
+            folder = self._to_local_folder(request.session_id)
+            async with self._commands.run(
+                ref.kernel_id,
+                request,
+                folder=folder,
+                variables=to_variables() | dict(self._kernels.environment),
+            ) as events:
+                yield events
+        else:
+            async with self._run_in_second_kernel(ref, request) as events:
+                yield events
+
+    @asynccontextmanager
+    async def _run_in_second_kernel(
+        self, ref: KernelRef, request: CommandRequest
+    ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
+        remote = self._to_remote(request.server)
+        kernelspec = ref.kernelspec
+        if ref.language != "python":
+            specs = await remote.server.list_kernelspecs()
+            python = next((spec for spec in specs if spec.language == "python"), None)
+            if python is None:
+                raise BackendError(
+                    f"{remote.server.address.name} runs no commands: it has neither the server"
+                    " extension of ci-tools (`ci_tools_kernels.extension`) nor a Python kernel."
+                )
+            kernelspec = python.name
+        second = await self.start_kernel(
+            KernelRequest(
+                session_id=request.session_id,
+                server=request.server,
+                kernelspec=kernelspec,
+                epoch=0,
+            )
+        )
+        try:
+            async with self.connect(second) as kernel:
+                workspace = kernel.workspace or await self.open_workspace(
+                    WorkspaceRequest(session_id=request.session_id, server=request.server)
+                )
+                assert workspace is not None
+                async with run_in_kernel(kernel, request, place=workspace.root) as events:
+                    yield events
+        finally:
+            with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
+                await self.stop_kernel(second)
 
     async def _remove_by_kernel(self, remote: RemoteServer, request: WorkspaceRequest) -> None:
         specs = await remote.server.list_kernelspecs()

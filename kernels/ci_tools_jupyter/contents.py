@@ -57,12 +57,13 @@ class ContentsWorkspace:
     def __init__(self, remote: RemoteServer, session_id: str) -> None:
         self._remote = remote
         self._server = remote.server
+        self._session_id = session_id
         self._folder = remote.to_folder(session_id)
 
     @property
     def root(self) -> str:
         """The absolute path of the folder, once a kernel of this server has told it."""
-        if self._remote.root is None:
+        if self._remote.root is None or self._session_id in self._remote.mounted:
             return UNKNOWN_ROOT
         return f"{self._remote.root.rstrip('/')}/{self._folder}"
 

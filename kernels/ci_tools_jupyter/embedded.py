@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 
 from ci_tools.errors import KernelLostError, ServerUnavailableError
+from ci_tools_jupyter.sandbox import EmbeddedKernels
 from ci_tools_jupyter.server import JupyterServer, ServerAddress
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ NAME = "The embedded Jupyter Server"
 
 SOCKET_PATH_LIMIT = 100
 """Bytes of a unix socket's path; macOS takes 104, Linux 108."""
+
+_SOCKET_NAME, _KERNEL_SOCKET_NAME = 2, 46
+"""Bytes of the socket's path below its folder: the server's own, and those of sandboxed kernels."""
 
 START_TIMEOUT = 60.0
 """Seconds that the server may take to start."""
@@ -53,6 +57,9 @@ _HIDDEN_NAMES = frozenset(
         "JUPYTER_NO_CONFIG",
     }
 )
+
+_SHORT_FOLDER = "ci-tools-"
+"""What the names of folders begin with that hold the sockets where the server's own is too long."""
 
 _HAS_UNIX_SOCKETS = hasattr(socket, "AF_UNIX") and sys.platform != "win32"
 
@@ -80,8 +87,9 @@ class _Files:
 class EmbeddedServer:
     """The embedded server of this process, started on first need."""
 
-    def __init__(self, state_dir: Path, *, cull_after: float) -> None:
+    def __init__(self, state_dir: Path, *, kernels: EmbeddedKernels, cull_after: float) -> None:
         self._state_dir = state_dir
+        self._kernels = kernels
         self._cull_after = cull_after
         self._lock = anyio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,11 +142,15 @@ class EmbeddedServer:
         for folder in (self._state_dir / "sessions", files.run, files.folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_stale_records(files.run)
+        python = await self._kernels.find_python(self._state_dir)
+        sockets = self._make_socket_folder(files)
         options: dict[str, Any] = {
+            **self._kernels.to_options(python),
             "parent": os.getpid(),
             "folder": str(files.folder),
             "root": str(self._state_dir / "sessions"),
-            "socket": self._to_socket_path(files),
+            "sockets": sockets,
+            "socket": os.path.join(sockets, "s") if _HAS_UNIX_SOCKETS else None,
             "token": secrets.token_urlsafe(32),
             "cull_after": self._cull_after,
         }
@@ -170,14 +182,13 @@ class EmbeddedServer:
         assert isinstance(answer, dict)
         return answer
 
-    def _to_socket_path(self, files: _Files) -> str | None:
-        if not _HAS_UNIX_SOCKETS:
-            return None
-        path = str(files.folder / "s")
-        if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+    def _make_socket_folder(self, files: _Files) -> str:
+        room = _KERNEL_SOCKET_NAME if self._kernels.sandboxed else _SOCKET_NAME
+        path = str(files.folder)
+        if len(os.fsencode(path)) + room <= SOCKET_PATH_LIMIT:
             return path
-        self._socket_folder = tempfile.mkdtemp(prefix="ci-tools-")  # mode 0700
-        return os.path.join(self._socket_folder, "s")
+        self._socket_folder = tempfile.mkdtemp(prefix=_SHORT_FOLDER)  # mode 0700
+        return self._socket_folder
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -217,6 +228,10 @@ def remove_stale_records(run: Path) -> None:
         if address is None or not _answers(address):
             logger.info("removing what the embedded server %s has left", files.id)
             _remove_files(files)
+            if address is not None and address.socket_path is not None:
+                folder = Path(address.socket_path).parent
+                if folder.name.startswith(_SHORT_FOLDER):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _spawn(files: _Files, options: dict[str, Any]) -> subprocess.Popen[bytes]:

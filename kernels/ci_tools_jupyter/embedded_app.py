@@ -1,15 +1,25 @@
-"""The Jupyter Server that `embedded_child` runs: its settings and a few improvements."""
+"""The Jupyter Server that `embedded_child` runs: its settings and a few improvements.
+
+With a sandbox it has one kernelspec and no other, so that no name leads to a kernel without. The
+sandbox is another package, which knows nothing of ours and is named here: the kernelspec names its
+provisioner, and it is an extension of the server.
+"""
 
 import json
 import os
+import sys
 import warnings
 from typing import Any
 
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_server._tz import utcnow
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado import web
 from tornado.ioloop import IOLoop
+from traitlets import Dict, Unicode
 from traitlets.config import Config
 
 NUDGE_INTERVAL = 0.02
@@ -25,8 +35,76 @@ START_WAIT = 40.0
 """Seconds that a new kernel has to answer."""
 
 
+PROVISIONER = "ci-tools-sandbox"
+"""The kernel provisioner (an entry point) that starts sandboxed kernels."""
+
+EXTENSION = "ci_tools_kernels.extension"
+"""The server extension that says how kernels are held, and runs commands beside them."""
+
+SANDBOXED = "python3"
+"""The one kernelspec where there is a sandbox."""
+
+REMEDY = (
+    "Or run code without a sandbox, with the rights of the service: set CI_TOOLS_ISOLATION=none."
+)
+"""What is said besides where a sandbox cannot be had."""
+
+SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
+"""What our side speaks."""
+
+
+class OneKernelspec(KernelSpecManager):
+    """Knows the sandboxed kernelspec only; it is nowhere on the disk, for it may hold secrets."""
+
+    python = Unicode(config=True, help="The interpreter of kernels.")
+    policy = Dict(config=True, help="What the provisioner is told.")
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        """Name it."""
+        return {SANDBOXED: ""}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return it.
+
+        Raises:
+            NoSuchKernel: Another one is asked for.
+        """
+        if kernel_name != SANDBOXED:
+            raise NoSuchKernel(kernel_name)
+        return KernelSpec(
+            # The words after the interpreter are for readers: the provisioner starts kernels.
+            argv=[self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3 (sandboxed)",
+            language="python",
+            interrupt_mode="message",
+            metadata={
+                "kernel_provisioner": {
+                    "provisioner_name": PROVISIONER,
+                    "config": dict(self.policy),
+                }
+            },
+        )
+
+
+class InstalledKernelspecs(KernelSpecManager):
+    """Knows what is installed, and adds the variables of kernels to all."""
+
+    python = Unicode(config=True, help="The interpreter of kernels of the native kernelspec.")
+    environment = Dict(config=True, help="Variables of all kernels.")
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return a kernelspec."""
+        spec = super().get_kernel_spec(kernel_name)
+        if spec.argv and spec.argv[0] == sys.executable:
+            spec.argv[0] = self.python
+        spec.env = {**spec.env, **self.environment}
+        return spec
+
+
 class QuickConnection(ZMQChannelsWebsocketConnection):
     """A connection that opens as soon as its kernel can be heard, and sends without delay."""
+
+    _provisioner: Any = None
 
     def nudge(self) -> Any:
         """Ask for a sign of life more often than twice a second."""
@@ -47,11 +125,38 @@ class QuickConnection(ZMQChannelsWebsocketConnection):
     def connect(self) -> Any:
         """Send every message at once: where there are no unix sockets this is TCP."""
         self.websocket_handler.set_nodelay(True)
+        self._provisioner = self.kernel_manager.provisioner  # the manager forgets ended kernels
         return super().connect()
+
+    def _send_status_message(self, status: str) -> None:
+        """Say that the kernel has ended, with the limit that it was ended for."""
+        excess = getattr(self._provisioner, "last_excess", None)
+        if excess is None or status != "dead" or self.subprotocol != SUBPROTOCOL:
+            send: Any = super()._send_status_message
+            send(status)
+            return
+        iopub = self.channels.get("iopub")
+        if iopub and not iopub.closed():
+            iopub.flush()  # what the kernel has still said comes first
+        message = self.session.msg("status", {"execution_state": status, "reason": excess})
+        serialize: Any = serialize_msg_to_ws_v1
+        self.write_message(serialize(message, "iopub", self.session.pack), binary=True)
 
 
 class QuickKernels(AsyncMappingKernelManager):
     """Keeps watch over kernels at a fraction of the usual cost, which is paid per message."""
+
+    async def start_kernel(  # type: ignore[override] # as the superclass itself has it
+        self, **kwargs: Any
+    ) -> str:
+        """Start a kernel; why that failed is part of the answer."""
+        try:
+            return await super().start_kernel(**kwargs)
+        except web.HTTPError:
+            raise
+        except Exception as exc:
+            self.log.exception("A kernel could not be started.")
+            raise web.HTTPError(500, _explain(exc).replace("%", "%%")) from exc
 
     def start_watching_activity(self, kernel_id: str) -> None:
         """Note whether a kernel is busy, and when it last was."""
@@ -76,12 +181,20 @@ class QuickKernels(AsyncMappingKernelManager):
                 kernel.execution_state = "idle"
 
 
+def _explain(failure: Exception) -> str:
+    text = str(failure) or type(failure).__name__
+    # By its name: the class is another package's.
+    return f"{text} {REMEDY}" if type(failure).__name__ == "IsolationError" else text
+
+
 def run_app(options: dict[str, Any], ready: int) -> None:
     """Run the server until it is told to stop; tell `ready` (a descriptor) its port first."""
     folder = options["folder"]
     os.environ["JUPYTER_CONFIG_DIR"] = os.path.join(folder, "config")
     os.environ["JUPYTER_CONFIG_PATH"] = os.path.join(folder, "config")
     os.environ["JUPYTER_RUNTIME_DIR"] = os.path.join(folder, "runtime")
+    if options["sandboxed"]:
+        os.environ["XDG_RUNTIME_DIR"] = options["sockets"]  # for the kernels' sockets
     app = ServerApp.instance(config=_to_config(options))
     app.no_browser_open_file = True
     with warnings.catch_warnings():
@@ -115,16 +228,20 @@ def _to_config(options: dict[str, Any]) -> Config:
         open_browser=False,
         allow_root=True,
         terminals_enabled=False,
-        jpserver_extensions={},
+        jpserver_extensions={EXTENSION: True} if options["sandboxed"] else {},
         log_level="WARN",
         disable_check_xsrf=False,
         kernel_manager_class=QuickKernels,
+        kernel_spec_manager_class=OneKernelspec if options["sandboxed"] else InstalledKernelspecs,
         kernel_websocket_connection_class=QuickConnection,
     )
     if options["socket"] is not None:
         config.ServerApp.update(sock=options["socket"], sock_mode="0600")
     else:
         config.ServerApp.update(ip="127.0.0.1", port=0, port_retries=0)
+    config.OneKernelspec.python = config.InstalledKernelspecs.python = options["python"]
+    config.OneKernelspec.policy = {**options["policy"], "environment": options["environment"]}
+    config.InstalledKernelspecs.environment = options["environment"]
     config.IdentityProvider.token = options["token"]
     config.QuickConnection.limit_rate = False
     config.FileContentsManager.update(allow_hidden=True, delete_to_trash=False)

@@ -28,6 +28,9 @@ _SLOW_MODULES = ("rfc3987_syntax", "isoduration")
 """Optional modules of jsonschema, for checks that the server never makes: the first builds a
 grammar when it is imported, which is two thirds of the server's whole start."""
 
+_CLOSE_TIMEOUT = 3.0
+"""Seconds to end sandboxes in order; then their processes are killed as any other."""
+
 _KILL_ROUNDS = 10
 """Rounds of killing; processes may be forked while others are killed."""
 
@@ -36,7 +39,7 @@ def main() -> None:
     """Run the server that standard input describes until it, or the parent, ends."""
     options = json.loads(sys.stdin.buffer.readline())
     ready = _take_standard_output()
-    clean_up = _once(lambda: _clean_up(options["folder"], options["socket"]))
+    clean_up = _once(lambda: _clean_up(options["folder"], options["sockets"]))
     for watch in (_watch_pipe, _watch_parent):
         threading.Thread(target=watch, args=(options["parent"], clean_up), daemon=True).start()
     _adopt_orphans()
@@ -114,8 +117,9 @@ def _list_children(*, recursive: bool) -> list[Any]:
     return []
 
 
-def _clean_up(folder: str, socket: str | None) -> None:
+def _clean_up(folder: str, sockets: str) -> None:
     """Kill every process below this one, remove the server's files and end."""
+    _close_sandboxes()
     for _ in range(_KILL_ROUNDS):
         children = [child for child in _list_children(recursive=True) if child.is_running()]
         alive = [child for child in children if not _is_zombie(child)]
@@ -128,12 +132,26 @@ def _clean_up(folder: str, socket: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         os.unlink(folder + ".json")
-    if socket is not None:
-        with suppress(OSError):
-            os.unlink(socket)
-        with suppress(OSError):  # where it is not in the server's folder, it has one of its own
-            os.rmdir(os.path.dirname(socket))
+    shutil.rmtree(sockets, ignore_errors=True)  # perhaps not in the server's folder
     os._exit(0)
+
+
+def _close_sandboxes() -> None:
+    """Let the sandboxes' host give back what it holds besides processes, if there is one."""
+    host = sys.modules.get("ci_tools_kernels.host")  # another package, which is only named here
+    if host is None:
+        return
+    closing = threading.Thread(target=_close_host, args=(host,), daemon=True)
+    closing.start()
+    closing.join(_CLOSE_TIMEOUT)
+
+
+def _close_host(host: Any) -> None:
+    try:
+        if host.find_host.cache_info().currsize:
+            host.find_host().close()
+    except Exception:  # noqa: BLE001 - the rest must be cleaned up
+        traceback.print_exc()
 
 
 def _is_zombie(process: Any) -> bool:

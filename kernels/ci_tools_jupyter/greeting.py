@@ -21,6 +21,15 @@ from ci_tools_jupyter.wire import (
 
 MODULE = "_ci_tools"
 
+FOLDER = "__import__('os').getcwd()"
+"""The expression that tells a kernel's working directory."""
+
+PLACE = (
+    "(lambda os: (lambda at, found: f'{at} {found.st_dev} {found.st_ino}')"
+    "(os.getcwd(), os.stat(os.getcwd())))(__import__('os'))"
+)
+"""The expression that also tells which folder of this machine that is, in a sandbox."""
+
 FILES = f"__import__({MODULE!r}).files()"
 """The expression that lists the session's files, in a kernel that was greeted with a module."""
 
@@ -79,6 +88,12 @@ def install_module() -> str:
         f"exec({source!r}, __import__('sys').modules.setdefault({MODULE!r},"
         f" __import__('types').ModuleType({MODULE!r})).__dict__)"
     )
+
+
+def to_place(seen_as: str, folder: Path) -> str:
+    """Return what `PLACE` tells in a kernel where `folder` has the path `seen_as`."""
+    found = folder.stat()
+    return f"{seen_as} {found.st_dev} {found.st_ino}"
 
 
 def to_folder(reply: JsonObject) -> str | None:

@@ -13,7 +13,7 @@ signs its messages with its own `session`; the one that we started is part of `K
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from uuid import uuid4
 
 import anyio
@@ -28,12 +28,13 @@ from ci_tools.errors import (
     ServerUnavailableError,
 )
 from ci_tools.kernel import OutputLost, Workspace
-from ci_tools.models import KernelRef
+from ci_tools.models import KernelRef, Variable
 from ci_tools_jupyter.channels import Channels, open_channels
 from ci_tools_jupyter.events import FILES_EXPRESSION
 from ci_tools_jupyter.exchange import Exchange, Inquiry, JupyterExecution
 from ci_tools_jupyter.pings import StallDetector, to_delay
 from ci_tools_jupyter.server import JupyterServer
+from ci_tools_jupyter.variables import list_variables
 from ci_tools_jupyter.wire import (
     FrameError,
     JsonObject,
@@ -192,6 +193,10 @@ class JupyterKernel:
             self._end(_died(exc))
             raise KernelDiedError(str(exc)) from exc
 
+    async def list_variables(self) -> Sequence[Variable]:
+        """List the variables of an idle Python kernel, sorted by name."""
+        return await list_variables(self)
+
     async def aclose(self) -> None:
         """Close the connection; the kernel goes on."""
         channels, self._channels = self._channels, None
@@ -320,7 +325,7 @@ class JupyterKernel:
         # A kernel also says once that it starts; that of ours may still be on the way.
         own = state == "starting" and message.sender == self._signature
         if state in ("starting", "restarting", "dead") and not own:
-            self._end(_died(None))
+            self._end(_died(message.content.get("reason")))
 
     def _take_probe(self, message: Message) -> None:
         exchanges = self._probes[message.parent_id]
@@ -432,7 +437,7 @@ class JupyterKernel:
             logger.debug("cannot ask about kernel %s", self.ref.kernel_id)
         else:
             if state.state in _ENDED:
-                self._end(_died(None))
+                self._end(_died())
             elif state.state == "idle" and self._exchanges and not self._probing:
                 await self._probe()
 
@@ -486,7 +491,6 @@ def _to_fragments(message: bytes) -> Iterator[memoryview]:
         yield view[start : start + FRAGMENT]
 
 
-def _died(cause: BackendError | None) -> KernelDiedError:
-    detail = f" {cause}" if cause is not None else ""
-    # What that means for variables and files is for the service to say: it knows what follows.
+def _died(reason: object = None) -> KernelDiedError:
+    detail = f" {reason}" if reason else ""
     return KernelDiedError(f"The kernel ended before it replied.{detail}")

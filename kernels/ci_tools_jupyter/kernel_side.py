@@ -7,11 +7,18 @@ by our side: user code can change it.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import queue
 import secrets
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+import threading
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,6 +33,12 @@ LISTED = 10000
 
 HASHED = 64 << 20
 """Bytes of changed files that are hashed after an execution."""
+
+DISCARDED = 64 << 20
+"""Bytes past its output limit that a command may go on to write before it is ended."""
+
+PIPE_GRACE = 5.0
+"""Seconds to read what is left in the pipes of a command that has ended."""
 
 BLOCK = 1 << 20
 
@@ -88,6 +101,70 @@ def remove() -> Answer:
     os.chdir(os.path.dirname(root))
     shutil.rmtree(root, ignore_errors=True)
     return hello()
+
+
+def run(command: str, folder: str, timeout: float, limit: int) -> Answer:
+    """Run a shell command in a folder of the session; print what it writes, say how it ended."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        cwd=os.path.join(root, folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    pieces: Any = queue.Queue(64)
+    decoders = {}
+    for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
+        decoders[name] = codecs.getincrementaldecoder("utf-8")("replace")
+        threading.Thread(target=_read_pipe, args=(name, pipe, pieces), daemon=True).start()
+    dropped = 0
+    timed_out = False
+    end_at = time.monotonic() + timeout
+    give_up_at = None
+    reading = 2
+    try:
+        while reading and (give_up_at is None or time.monotonic() < give_up_at):
+            if give_up_at is None and (process.poll() is not None or time.monotonic() >= end_at):
+                timed_out = process.poll() is None
+                _kill(process)
+                give_up_at = time.monotonic() + PIPE_GRACE
+            try:
+                name, block = pieces.get(timeout=0.02)
+            except queue.Empty:
+                continue
+            reading -= not block
+            kept = block[:limit]
+            limit -= len(kept)
+            dropped += len(block) - len(kept)
+            if dropped > DISCARDED:
+                _kill(process)
+            text = decoders[name].decode(kept, not block)
+            if text:
+                stream = getattr(sys, name)
+                stream.write(text)
+                stream.flush()
+    finally:
+        if process.returncode is None:
+            _kill(process)
+        process.wait()
+    return Answer([process.returncode, timed_out, dropped > 0])
+
+
+def _read_pipe(name: str, pipe: Any, pieces: Any) -> None:
+    with pipe:
+        while True:
+            block = pipe.read1(BLOCK)
+            pieces.put((name, block))
+            if not block:
+                return
+
+
+def _kill(process: Any) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        pass
 
 
 def files() -> Answer:

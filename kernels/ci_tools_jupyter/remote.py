@@ -6,6 +6,7 @@ from dataclasses import replace
 import anyio
 
 from ci_tools.kernel import FileStat
+from ci_tools.paths import MOUNT
 from ci_tools.settings import JupyterServerProfile
 from ci_tools_jupyter.events import to_digests
 from ci_tools_jupyter.greeting import HELLO, MODULE, to_folder
@@ -27,6 +28,9 @@ class RemoteServer:
         self.profile = profile
         self.root: str | None = None
         """The absolute path of the server's root directory, once a kernel has told it."""
+
+        self.mounted: set[str] = set()
+        """Sessions whose kernels see their folder at /mnt/data."""
 
         self._digests: dict[FileStat, str] = {}
         self.server = JupyterServer(
@@ -52,10 +56,14 @@ class RemoteServer:
         """Learn from where a kernel is where the root is; False if the kernel is elsewhere."""
         if folder is None:
             return False
+        if folder == MOUNT:
+            self.mounted.add(session_id)  # in a sandbox of ours, where only this folder is seen
+            return True
         end = "/" + self.to_folder(session_id)
         found = folder.replace("\\", "/")
         if not found.endswith(end):
             return False
+        self.mounted.discard(session_id)
         self.root = found.removesuffix(end) or "/"
         return True
 
@@ -72,7 +80,7 @@ class RemoteServer:
     async def ask_root(self, kernel: JupyterKernel) -> None:
         """Learn where the root is from a kernel that was started before us, if it is idle."""
         folder = await ask(kernel, HELLO)
-        if folder is not None:
+        if folder is not None and folder != MOUNT:
             parts = folder.replace("\\", "/").split("/")
             depth = len(self.to_folder("x").split("/"))
             self.root = "/".join(parts[:-depth]) or "/"

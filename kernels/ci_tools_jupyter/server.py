@@ -33,7 +33,7 @@ _NOT_RUNNING = frozenset({301, 302, 303, 307, 308, 424, 502, 503, 504})
 _STOP_DELAYS = (0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to stop a kernel."""
 
-_BODY_LIMIT = 300
+_BODY_LIMIT = 1000
 """Characters of a server's own error message that are shown."""
 
 
@@ -151,7 +151,7 @@ class JupyterServer:
         Raises:
             KernelLostError: The server knows no such kernel.
         """
-        response = await self.request("GET", _kernel_path(kernel_id))
+        response = await self.request("GET", to_kernel_path(kernel_id))
         if _says_lost(response):
             raise KernelLostError(f"{self.address.name} knows no kernel {kernel_id}.")
         model = to_object(self._checked(response))
@@ -161,9 +161,14 @@ class JupyterServer:
             connections=connections if isinstance(connections, int) else 0,
         )
 
+    async def find_isolation(self, kernel_id: str) -> str:
+        """Tell what holds a sandboxed kernel, on a server with the extension for that."""
+        response = await self.request("GET", f"ci-tools/{to_kernel_path(kernel_id)}")
+        return str(to_object(self._checked(response)).get("isolation"))
+
     async def interrupt_kernel(self, kernel_id: str) -> None:
         """Interrupt what a kernel is doing."""
-        response = await self.request("POST", _kernel_path(kernel_id) + "/interrupt")
+        response = await self.request("POST", to_kernel_path(kernel_id) + "/interrupt")
         if _says_lost(response):
             raise KernelLostError(f"{self.address.name} knows no kernel {kernel_id}.")
         self._checked(response)
@@ -171,7 +176,7 @@ class JupyterServer:
     async def stop_kernel(self, kernel_id: str) -> None:
         """End a kernel; nothing happens if there is none."""
         for delay in _STOP_DELAYS:
-            response = await self.request("DELETE", _kernel_path(kernel_id))
+            response = await self.request("DELETE", to_kernel_path(kernel_id))
             if _says_lost(response):
                 return
             if response.status_code != 500:
@@ -202,9 +207,19 @@ class JupyterServer:
             raise self.to_unavailable(exc) from exc
 
     @asynccontextmanager
-    async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
-        """Send a GET request and yield the answer before its body is read."""
-        async with self._client().stream("GET", path, headers=dict(headers)) as response:
+    async def stream(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        json: Mapping[str, Any] | None = None,
+        timeout: httpx2.Timeout = REQUEST_TIMEOUT,
+    ) -> AsyncIterator[httpx2.Response]:
+        """Send a GET request, or a POST of `json`, and yield the answer before its body is read."""
+        method = "GET" if json is None else "POST"
+        async with self._client().stream(
+            method, path, headers=dict(headers or {}), json=json, timeout=timeout
+        ) as response:
             yield response
 
     def to_unavailable(self, exc: Exception) -> ServerUnavailableError:
@@ -259,7 +274,8 @@ def quote_path(path: str) -> str:
     return quote(path, safe="/")
 
 
-def _kernel_path(kernel_id: str) -> str:
+def to_kernel_path(kernel_id: str) -> str:
+    """Return a kernel's path below the server's address."""
     return "api/kernels/" + quote(kernel_id, safe="")
 
 

@@ -20,7 +20,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import files, latency, output, parallel, start
+from tests.benchmarks import files, kernels, latency, output, parallel, start
 from tests.benchmarks.measure import Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -70,6 +70,11 @@ TARGETS = {
     "download_512mb_remote": Target(ratio_at_most=3.0),
     "parallel_16": Target(ratio_at_least=0.7),
     "mcp_stdio_start": Target(ratio_at_most=1.5, value_at_most=1000.0),
+    "session_start": Target(ratio_at_most=0.125),
+    "session_burst_16": Target(ratio_at_most=0.125),
+    "session_from_pool": Target(ratio_at_most=5.0),
+    "sessions_per_gb": Target(ratio_at_least=2.2),
+    "run_code_sandboxed": Target(ratio_at_most=1.1),
 }
 
 MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
@@ -78,6 +83,7 @@ MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
     **files.ROWS,
     **parallel.ROWS,
     **start.ROWS,
+    **kernels.ROWS,
 }
 
 ROUNDS = {
@@ -88,6 +94,12 @@ ROUNDS = {
     **dict.fromkeys(files.ROWS, 3),
     "parallel_16": 4,
     "mcp_stdio_start": 7,
+    "session_start": 7,
+    "session_burst_16": 3,
+    "session_burst_50": 2,
+    "session_from_pool": 7,
+    "sessions_per_gb": 1,
+    "run_code_sandboxed": 12,
 }
 """How often the two sides of a row take turns."""
 

@@ -108,7 +108,11 @@ async def stock_server(folder: Path) -> AsyncIterator[tuple[str, str]]:
 @asynccontextmanager
 async def embedded_service(folder: Path) -> AsyncIterator[SessionService]:
     """Open the service in this process, on its own embedded server."""
-    settings = Settings(state_dir=folder / "state", requests_per_minute=MANY)
+    settings = Settings(
+        state_dir=folder / "state",
+        requests_per_minute=MANY,
+        kernel_python=Path(sys.executable),  # no environment is built for this
+    )
     async with open_service(settings) as service:
         yield service
 
@@ -133,6 +137,7 @@ def command_env(folder: Path) -> dict[str, str]:
     """Return the variables for our commands: their own state directory, no call limit."""
     return {
         "CI_TOOLS_STATE_DIR": str(folder / "state"),
+        "CI_TOOLS_KERNEL_PYTHON": sys.executable,
         "CI_TOOLS_REQUESTS_PER_MINUTE": str(MANY),
         "CI_TOOLS_LOG_LEVEL": "warning",
     }

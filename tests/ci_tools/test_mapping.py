@@ -1,7 +1,7 @@
 import pytest
 
 from ci_tools import DisplayOutput, ErrorOutput, StreamOutput
-from ci_tools.mapping import PathMapper
+from ci_tools.mapping import PathMapper, mask
 
 ROOT = "/var/state/sessions/sess_abc/data"
 
@@ -54,3 +54,42 @@ def test_path_that_is_split_between_two_pieces_is_mapped() -> None:
     texts += [output.text for output in mapper.rest()]
 
     assert "".join(texts) == f"at /mnt/data/a and {ROOT[:20]}"
+
+
+SECRET = "hunter2\\hunter2"
+"""Python and JSON double its backslash when they quote it."""
+
+
+def test_secrets_in_every_kind_of_output_are_masked() -> None:
+    mapper = PathMapper("/mnt/data", secrets=[SECRET])
+
+    assert mapper.to_event(StreamOutput(name="stderr", text=f"a {SECRET}\n")) == StreamOutput(
+        name="stderr", text="a ***\n"
+    )
+    assert mapper.to_event(
+        DisplayOutput(
+            kind="result", data={"text/plain": repr(SECRET), "application/json": {"k": [SECRET, 1]}}
+        )
+    ) == DisplayOutput(
+        kind="result", data={"text/plain": "'***'", "application/json": {"k": ["***", 1]}}
+    )
+    assert mapper.to_event(
+        ErrorOutput(name="E", message=SECRET, traceback=f"E: {SECRET}")
+    ) == ErrorOutput(name="E", message="***", traceback="E: ***")
+
+
+def test_secret_that_arrives_piece_by_piece_is_masked() -> None:
+    mapper = PathMapper("/mnt/data", secrets=[SECRET])
+
+    texts = []
+    for piece in f"it is {SECRET}, h":
+        event = mapper.to_event(StreamOutput(name="stdout", text=piece))
+        assert isinstance(event, StreamOutput)
+        texts.append(event.text)
+    texts += [output.text for output in mapper.rest()]
+
+    assert "".join(texts) == "it is ***, h"
+
+
+def test_secret_within_another_leaves_nothing_of_it() -> None:
+    assert mask("abcdefgh-ijklmnop", ["abcdefgh", "abcdefgh-ijklmnop"]) == "***"

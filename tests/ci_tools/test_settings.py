@@ -87,3 +87,12 @@ async def test_unknown_backend_is_said_with_what_is_installed(tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match="abacus"):
         async with open_service(settings):
             pass
+
+
+def test_only_long_variables_of_code_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI_TOOLS_KERNEL_ENVIRONMENT", '{"KEY": "long enough", "MODE": "fast"}')
+
+    settings = Settings()
+
+    assert settings.secrets == ("long enough",)
+    assert "long enough" not in repr(settings)

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from ci_tools import (
+    ConfigurationError,
     DisplayOutput,
     ErrorOutput,
     SessionService,
@@ -157,13 +158,15 @@ async def test_interrupt_keeps_variables_and_the_next_step_is_not_eaten(
 async def test_closing_the_service_leaves_no_kernel(tmp_path: Path) -> None:
     import psutil
 
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = set(psutil.Process().children())
     async with open_service(Settings(state_dir=tmp_path)) as service:
         session = await service.create_session()
         await service.run_code(session.id, "1")
+        (server,) = set(psutil.Process().children()) - before
+        started = [server, *server.children(recursive=True)]
 
-    after = {process.pid for process in psutil.Process().children(recursive=True)}
-    assert after <= before
+    assert len(started) > 1
+    assert not [process for process in started if process.is_running()]
 
 
 async def test_two_processes_share_one_live_session(tmp_path: Path) -> None:
@@ -178,3 +181,43 @@ async def test_two_processes_share_one_live_session(tmp_path: Path) -> None:
     assert (step.epoch, back.epoch) == (1, 1)
     assert isinstance(back.outputs[0], DisplayOutput)
     assert back.outputs[0].data == {"text/plain": "2"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sandboxes need Linux")
+async def test_sandboxed_session_says_so_and_keeps_the_operators_secrets(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "state_dir": tmp_path,
+            "isolation": "auto",
+            "kernel_environment": {"API_KEY": "tell nobody"},
+            "kernel_preload": (),
+        }
+    )
+    async with open_service(settings) as service:
+        with pytest.raises(ConfigurationError, match="CI_TOOLS_ISOLATION=none"):
+            await service.create_session(kernelspec="bash")
+        session = await service.create_session()
+        step = await service.run_code(
+            session.id, "import os\nkey = os.environ['API_KEY']\nprint(len(key), key)\nkey"
+        )
+        started = await service.get_session(session.id)
+        stored = await service.get_run_step(step.id)
+
+    assert (session.isolation, started.isolation) in (
+        ("auto", "namespaces"),
+        ("auto", "bubblewrap"),
+    )
+    assert stored.outputs == (
+        StreamOutput(name="stdout", text="11 ***\n"),
+        DisplayOutput(kind="result", data={"text/plain": "'***'"}, execution_count=1),
+    )
+
+
+async def test_session_without_a_sandbox_says_so(tmp_path: Path) -> None:
+    async with open_service(Settings(state_dir=tmp_path, isolation="none")) as service:
+        session = await service.create_session()
+        step = await service.run_code(session.id, "import os\nopen('/mnt/data/f', 'w').close()")
+        started = await service.get_session(session.id)
+
+    assert (session.isolation, started.isolation) == ("none", "none")
+    assert [file.path for file in step.files] == ["f"]

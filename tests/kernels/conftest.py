@@ -5,9 +5,10 @@ import pytest
 
 from ci_tools.testing import FakeBackend
 from ci_tools_jupyter import JupyterBackend
+from ci_tools_jupyter.sandbox import EmbeddedKernels
 from tests.kernels.rig import Place, ServerProcess, jupyter_server, kernel_gateway
 
-PLACES = ("fake", "embedded", "remote", "gateway")
+PLACES = ("fake", "embedded", "unsandboxed", "remote", "gateway")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,7 @@ async def place(
         return
     fixture = {"remote": "stock_server", "gateway": "gateway"}.get(name)
     remotes = {name: request.getfixturevalue(fixture).to_profile()} if fixture else {}
-    backend = JupyterBackend(state_dir=state, remotes=remotes)
+    kernels = EmbeddedKernels(isolation="none") if name == "unsandboxed" else None
+    backend = JupyterBackend(state_dir=state, remotes=remotes, kernels=kernels)
     async with backend.open():
-        yield Place(name=name, backend=backend, server=name)
+        yield Place(name=name, backend=backend, server=name if fixture else "embedded")

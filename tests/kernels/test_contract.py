@@ -25,6 +25,7 @@ from ci_tools.kernel import (
     WorkspaceRequest,
 )
 from ci_tools.models import DisplayOutput, ErrorOutput, KernelRef
+from ci_tools.settings import Settings
 from tests.kernels.rig import DEADLINE, Place, chunked, follow, run, wait_for_text
 
 
@@ -67,6 +68,21 @@ async def workspace(
     for file in await workspace.list_files(limit=1000):
         await workspace.delete(file.path)
     return workspace
+
+
+async def test_next_kernel_of_a_session_finds_its_files(place: Place) -> None:
+    request = KernelRequest(
+        session_id=f"sess_{uuid4().hex}", server=place.server, kernelspec="", epoch=1
+    )
+    for code in ("open('kept.txt', 'w').write('kept')", "print(open('kept.txt').read())"):
+        ref = await place.backend.start_kernel(request)
+        try:
+            async with place.backend.connect(ref) as kernel:
+                outcome = await run(kernel, code)
+        finally:
+            await place.backend.stop_kernel(ref)
+
+    assert outcome.text() == "kept\n"
 
 
 async def read(
@@ -350,8 +366,12 @@ async def test_the_place_says_what_it_offers(place: Place) -> None:
 
     assert place.server in place.backend.servers()
     assert specs[0].language == "python"
-    expected = "none" if place.server == "embedded" else "remote"
-    assert place.backend.isolation(place.server) == expected
+    expected = {
+        "fake": ("none",),
+        "unsandboxed": ("none",),
+        "embedded": (Settings().isolation, "namespaces", "bubblewrap"),
+    }
+    assert place.backend.isolation(place.server) in expected.get(place.name, ("remote",))
 
 
 # --- files

@@ -12,6 +12,7 @@ from ci_tools.errors import BackendError, ConfigurationError, InvalidPathError
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
 from ci_tools.settings import Settings
 from ci_tools_jupyter import JupyterBackend
+from ci_tools_jupyter.sandbox import EmbeddedKernels
 from tests.kernels.rig import (
     TOKEN,
     ServerProcess,
@@ -54,7 +55,7 @@ async def test_another_language_runs_as_well(
     tmp_path: Path, bash_prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUPYTER_PATH", str(bash_prefix))
-    backend = JupyterBackend(state_dir=tmp_path)
+    backend = JupyterBackend(state_dir=tmp_path, kernels=EmbeddedKernels(isolation="none"))
     async with backend.open():
         specs = await backend.list_kernelspecs("embedded")
         wanted = request("embedded", "bash")
@@ -151,7 +152,7 @@ async def test_without_a_default_server_the_embedded_one_is_first(tmp_path: Path
     backend = JupyterBackend.from_settings(settings)
 
     assert backend.servers() == ("embedded", "other")
-    assert backend.isolation("embedded") == "none"
+    assert backend.isolation("embedded") == settings.isolation
     assert backend.isolation("other") == "remote"
 
 

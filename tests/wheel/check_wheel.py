@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-PACKAGES = ("ci_tools", "ci_tools_jupyter", "ci_tools_mcp", "ci_tools_server")
+PACKAGES = ("ci_tools", "ci_tools_jupyter", "ci_tools_kernels", "ci_tools_mcp", "ci_tools_server")
 
 WHEEL_FILES = (
     *(f"{package}/__init__.py" for package in PACKAGES),
@@ -97,6 +97,7 @@ def main() -> None:
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(folder),
             "CI_TOOLS_STATE_DIR": str(folder / "state"),
+            "CI_TOOLS_KERNEL_PYTHON": str(python),  # building its own takes minutes
         }
         pip = (python, "-m", "pip", "install", "--quiet", "--no-compile")
 

@@ -72,7 +72,9 @@ class _Demo:
         self._server = StdioServerParameters(
             command=sys.executable,
             args=["-m", "ci_tools_server", "mcp", "--no-default-session"],
-            env={"CI_TOOLS_LOG_LEVEL": "warning"}
+            # Its kernels run in this environment, which has what they need: building their own
+            # takes a minute and the network.
+            env={"CI_TOOLS_LOG_LEVEL": "warning", "CI_TOOLS_KERNEL_PYTHON": sys.executable}
             | dict(os.environ)
             | {"CI_TOOLS_STATE_DIR": str(state_dir)},
         )
@@ -85,6 +87,7 @@ class _Demo:
         async with Client(self._server, read_timeout_seconds=_STEP_LIMIT) as client:
             await self._introduce(client, time.monotonic() - started)
             await self._upload(client)
+            await self._show_isolation(client)
             for number, move in enumerate(MOVES, 1):
                 await self._run(client, number, move)
             await self._keep_results(client)
@@ -103,12 +106,7 @@ class _Demo:
         session = await self._call(client, "create_session", {"name": "demo"})
         content = session.structured_content or {}
         self._session_id = str(content["session_id"])
-        isolation = content.get("isolation", "none")
-        self._console.print(f"Session [bold]{self._session_id}[/], isolation: {isolation}")
-        if isolation == "none":
-            self._console.print(
-                "[yellow]Isolation is none for now: code runs with your rights on this machine.[/]"
-            )
+        self._console.print(f"Session [bold]{self._session_id}[/]")
 
     async def _upload(self, client: Client) -> None:
         path = find_data()
@@ -123,6 +121,27 @@ class _Demo:
             f"Uploaded [bold]{DATA}[/] ({size:,} bytes): weekly carbon dioxide at Mauna Loa, "
             "Keeling and Whorf (CDIAC, 2004), public domain"
         )
+
+    async def _show_isolation(self, client: Client) -> None:
+        # A first command starts the kernel, and from then on it is known what holds it.
+        arguments = {"session_id": self._session_id, "command": "ls -l"}
+        result = await self._call(client, "run_command", arguments)
+        listed = (await self._call(client, "list_sessions", {})).structured_content or {}
+        isolation = listed["sessions"][0].get("isolation", "none")
+        if isolation == "none":
+            self._console.print("[yellow]Isolation: none: code runs with your rights.[/]")
+        else:
+            self._console.print(
+                f"Isolation: [bold]{isolation}[/]: code sees the system read-only and of your files"
+                " only /mnt/data, and has no network unless you allow it"
+            )
+        python = os.environ.get("CI_TOOLS_KERNEL_PYTHON", sys.executable)
+        self._console.print(
+            f"Kernels use {escape(python)} for the demo; `ci-tools kernels install` builds them an"
+            " environment of their own"
+        )
+        self._console.print("[bold]run_command[/] ls -l")
+        self._show_result(result)
 
     async def _run(self, client: Client, number: int, move: Move) -> None:
         self._console.print()

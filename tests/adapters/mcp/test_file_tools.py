@@ -170,3 +170,15 @@ async def test_a_missing_file_is_an_error(client: Client) -> None:
 
     assert result.is_error
     assert "list_files" in text_of(result)
+
+
+async def test_an_old_word_file_is_named_and_how_to_convert_it(client: Client) -> None:
+    content = base64.b64encode(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)).decode()
+
+    uploaded = await structured(
+        client, "upload_file", path="a.doc", content=content, encoding="base64"
+    )
+    result = await call(client, "read_file", path="a.doc", session_id=uploaded["session_id"])
+
+    assert "--convert-to docx" in uploaded["advice"]
+    assert "--convert-to docx" in text_of(result)

@@ -47,6 +47,7 @@ async def test_resources_and_templates_are_listed(client: Client) -> None:
         uris.STEP,
         uris.IMAGE,
         uris.NOTEBOOK,
+        uris.VARIABLES,
     }
     assert all(template.title and template.description for template in templates)
 

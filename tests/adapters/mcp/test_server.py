@@ -19,6 +19,7 @@ TOOLS = [
     "get_run_step",
     "cancel_run_step",
     "list_run_steps",
+    "run_command",
     "upload_file",
     "list_files",
     "read_file",
@@ -50,7 +51,13 @@ async def test_only_running_code_and_destroying_ask_for_care(client: Client) -> 
 
     destructive = {name for name, hints in annotations.items() if hints and hints.destructive_hint}
     read_only = {name for name, hints in annotations.items() if hints and hints.read_only_hint}
-    assert destructive == {"run_code", "upload_file", "restart_session", "close_session"}
+    assert destructive == {
+        "run_code",
+        "run_command",
+        "upload_file",
+        "restart_session",
+        "close_session",
+    }
     assert read_only == {
         "get_run_step",
         "list_run_steps",

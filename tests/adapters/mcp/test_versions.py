@@ -113,7 +113,7 @@ async def test_every_version_runs_code(service: SessionService, version: str) ->
 
     assert version in (started.get("protocolVersion"), *started.get("supportedVersions", []))
     assert started["instructions"].startswith("run_code runs code")
-    assert len(tools["tools"]) == 11
+    assert len(tools["tools"]) == 12
     assert result["content"][0]["text"].endswith("\n\n42")
     assert not result.get("isError")
     assert failed["isError"] is True

@@ -24,7 +24,11 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_ci_tools.py")))
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """A clean environment with the state directory in `folder`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("CI_TOOLS_")}
-    state = {"CI_TOOLS_STATE_DIR": str(folder / "state"), "FAKE_FOLDER": str(folder / "fake")}
+    state = {
+        "CI_TOOLS_STATE_DIR": str(folder / "state"),
+        "CI_TOOLS_KERNEL_PYTHON": sys.executable,
+        "FAKE_FOLDER": str(folder / "fake"),
+    }
     return kept | state | more
 
 

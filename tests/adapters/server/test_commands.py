@@ -1,4 +1,5 @@
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,7 +53,49 @@ async def test_the_doctor_finds_a_working_machine_and_says_what_isolation_is(
     states = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
     assert "fail" not in states
     assert "ok   run code: " in out
-    assert "warn isolation: none" in out
+    assert "ok   isolation: namespaces" in out
+    assert "limit of memory: " in out
+    assert "ok   kernel environment: " in out
+
+
+async def test_the_doctor_says_that_nothing_separates_code_and_what_to_build(
+    tmp_path: Path,
+) -> None:
+    _, bare, _ = await run(tmp_path, "doctor", command=REAL, CI_TOOLS_ISOLATION="none")
+    _, unbuilt, _ = await run(tmp_path, "doctor", command=REAL, CI_TOOLS_KERNEL_PYTHON="")
+
+    assert "warn isolation: none" in bare
+    assert "warn kernel environment: not built" in unbuilt
+    assert "ci-tools kernels install" in unbuilt
+    assert not (tmp_path / "state" / "kernel-env").exists()
+
+
+async def test_kernels_are_installed_for_another_server(tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+
+    code, _, errors = await run(
+        tmp_path, "kernels", "install", "--python-path", sys.executable, "--prefix", str(prefix)
+    )
+    status, out, _ = await run(tmp_path, "kernels", "status")
+
+    assert code == 0, errors
+    (spec,) = prefix.glob("share/jupyter/kernels/*/kernel.json")
+    written = json.loads(spec.read_text())
+    assert written["argv"][0] == sys.executable
+    assert written["metadata"]["kernel_provisioner"]["provisioner_name"] == "ci-tools-sandbox"
+    assert status == 0
+    assert "isolation: namespaces" in out
+    assert "memory: " in out
+
+
+async def test_what_kernels_cannot_use_is_one_clear_line(tmp_path: Path) -> None:
+    asked = ("kernels", "install", "--python-path")
+    absent = await run(tmp_path, *asked, str(tmp_path / "python"))
+    twice = await run(tmp_path, *asked, sys.executable, "--user", "--sys-prefix")
+
+    for code, out, errors in (absent, twice):
+        assert (code, out) == (1, "")
+        assert errors.startswith("ci-tools: ") and errors.count("\n") == 1
 
 
 async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -> None:
@@ -67,7 +110,7 @@ async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -
     assert code == 1
     assert "fail Jupyter Server 'default'" in out
     assert out.count("fail ") == 1
-    assert "isolation" not in out
+    assert "isolation:" not in out
     assert "hidden" not in out
 
 
@@ -97,6 +140,7 @@ async def test_the_configuration_takes_the_settings_along_but_no_secret(tmp_path
     assert code == 0
     assert json.loads(out)["mcpServers"]["ci-tools"]["env"] == {
         "CI_TOOLS_JUPYTER_URL": "https://lab.example.org/",
+        "CI_TOOLS_KERNEL_PYTHON": sys.executable,
         "CI_TOOLS_STATE_DIR": str(tmp_path / "state"),
     }
     assert "CI_TOOLS_JUPYTER_TOKEN" in errors
@@ -114,7 +158,9 @@ async def test_the_doctor_says_what_is_wrong_with_the_state_directory(tmp_path: 
     assert "CI_TOOLS_STATE_DIR" in out
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "doctor", "token", "principal", "config"])
+@pytest.mark.parametrize(
+    "command", ["serve", "demo", "doctor", "kernels", "token", "principal", "config"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = CliRunner().invoke(application, [command, "--help"], prog_name="ci-tools")
 

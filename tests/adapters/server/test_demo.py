@@ -15,7 +15,7 @@ async def test_the_demo_analyses_fails_recovers_and_leaves_its_results(tmp_path:
     code, out, errors = await run(tmp_path, "demo", command=REAL)
 
     assert (code, errors) == (0, "")
-    assert "isolation: none" in out
+    assert "Isolation: namespaces" in out
     assert "1990 to 2000: 1.52 ppm a year" in out
     assert "TypeError" in out
     assert "progress:" in out

@@ -1,0 +1,121 @@
+"""What a session uses, measured from outside: for limits that no mechanism of the system holds."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+DEEPEST = 200
+"""Folders inside folders; more is taken for an attempt to hide."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Disk space in bytes, and files."""
+
+    size: int
+    files: int
+    too_deep: bool = False
+
+
+def measure_folder(folder: str, *, most_files: int) -> Usage:
+    """Add up a folder, following no link and counting no file twice; stops past `most_files`."""
+    size = files = 0
+    seen: set[tuple[int, int]] = set()
+    try:
+        stack = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)]
+    except OSError:
+        return Usage(0, 0)
+    iterators = [iter(_list(stack[0]))]
+    try:
+        while stack:
+            name = next(iterators[-1], None)
+            if name is None:
+                os.close(stack.pop())
+                iterators.pop()
+                continue
+            try:
+                found = os.stat(name, dir_fd=stack[-1], follow_symlinks=False)
+            except OSError:
+                continue  # gone meanwhile
+            files += 1
+            if (found.st_dev, found.st_ino) not in seen:
+                size += found.st_blocks * 512
+                if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                    seen.add((found.st_dev, found.st_ino))
+            if files > most_files:
+                return Usage(size, files)
+            if stat.S_ISDIR(found.st_mode):
+                if len(stack) >= DEEPEST:
+                    return Usage(size, files, too_deep=True)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                try:
+                    stack.append(os.open(name, flags, dir_fd=stack[-1]))
+                except OSError:
+                    continue
+                iterators.append(iter(_list(stack[-1])))
+    finally:
+        for fd in stack:
+            os.close(fd)
+    return Usage(size, files)
+
+
+def _list(fd: int) -> list[str]:
+    try:
+        return os.listdir(fd)
+    except OSError:
+        return []
+
+
+def measure_deleted(pids: list[int], device: int) -> int:
+    """Return the bytes on `device` that these processes hold in files without a name."""
+    size = 0
+    seen: set[int] = set()
+    for pid in pids:
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            try:
+                found = os.stat(f"/proc/{pid}/fd/{name}")
+            except OSError:
+                continue
+            if found.st_nlink == 0 and found.st_dev == device and found.st_ino not in seen:
+                seen.add(found.st_ino)
+                size += found.st_blocks * 512
+    return size
+
+
+def measure_memory(pids: list[int]) -> int:
+    """Return the memory of these processes in bytes, each shared page counted by its share."""
+    return sum(_proportional_size(pid) for pid in pids)
+
+
+def _proportional_size(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def list_processes(first: int) -> list[int]:
+    """Return the process and all its descendants."""
+    return list(_descend(first))
+
+
+def _descend(pid: int) -> Iterator[int]:
+    waiting = [pid]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children") as file:
+                    waiting += [int(word) for word in file.read().split()]
+        except OSError:
+            continue

@@ -1,0 +1,162 @@
+"""The embedded server with a sandbox: what code sees, what is refused, and what is said."""
+
+import importlib.metadata
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ci_tools.errors import (
+    ConfigurationError,
+    KernelDiedError,
+    KernelStartError,
+    ServerUnavailableError,
+)
+from ci_tools.kernel import KernelRequest, WorkspaceRequest
+from ci_tools.models import KernelRef
+from ci_tools.settings import Settings
+from ci_tools.workspace import LocalWorkspace
+from ci_tools_jupyter import JupyterBackend
+from ci_tools_jupyter.sandbox import EmbeddedKernels
+from tests.kernels.rig import follow, run
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes need Linux")
+
+MEBIBYTE = 1 << 20
+
+
+def make_backend(state_dir: Path, **settings: object) -> JupyterBackend:
+    values = {"state_dir": state_dir, "isolation": "auto", "kernel_preload": (), **settings}
+    return JupyterBackend.from_settings(Settings.model_validate(values))
+
+
+def new_request(kernelspec: str = "") -> KernelRequest:
+    return KernelRequest(
+        session_id=f"sess_{uuid4().hex}", server="embedded", kernelspec=kernelspec, epoch=1
+    )
+
+
+async def start(backend: JupyterBackend) -> KernelRef:
+    return await backend.start_kernel(new_request())
+
+
+@pytest.fixture(scope="module")
+async def backend(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JupyterBackend]:
+    backend = make_backend(
+        tmp_path_factory.mktemp("state"),
+        kernel_environment={"API_KEY": "given by the operator"},
+        kernel_disk=20 * MEBIBYTE,
+    )
+    async with backend.open():
+        yield backend
+
+
+async def test_code_sees_its_folder_and_nothing_of_the_service(backend: JupyterBackend) -> None:
+    request = new_request()
+    workspace = await backend.open_workspace(
+        WorkspaceRequest(session_id=request.session_id, server="embedded")
+    )
+    assert isinstance(workspace, LocalWorkspace)
+    ref = await backend.start_kernel(request)
+    async with backend.connect(ref) as kernel:
+        outcome = await run(
+            kernel,
+            "import os\nopen('/mnt/data/out.txt', 'w').write('hello')\n"
+            "print(os.getcwd(), os.environ['API_KEY'])\n"
+            f"print(os.path.exists({str(backend._state_dir)!r}))",
+        )
+    files = await workspace.list_files(limit=10)
+
+    assert outcome.text() == "/mnt/data given by the operator\nFalse\n"
+    assert workspace.root == "/mnt/data"
+    assert [(file.path, file.size) for file in files] == [("out.txt", 5)]
+    assert backend.isolation(ref.server) in ("namespaces", "bubblewrap")
+
+
+async def test_other_kernelspecs_need_isolation_none(backend: JupyterBackend) -> None:
+    specs = await backend.list_kernelspecs("embedded")
+
+    assert [spec.name for spec in specs] == ["python3"]
+    with pytest.raises(KernelStartError, match="CI_TOOLS_ISOLATION=none"):
+        await backend.start_kernel(new_request("bash"))
+
+
+async def test_a_kernel_that_is_ended_for_a_limit_says_so(backend: JupyterBackend) -> None:
+    async with backend.connect(await start(backend)) as kernel:
+        execution = await kernel.execute(
+            "import signal\n"
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "with open('/mnt/data/big', 'wb') as file:\n"
+            "    while True:\n"
+            "        try:\n"
+            "            file.write(bytes(1 << 20)); file.flush()\n"
+            "        except BaseException: pass",
+            execution_id=uuid4().hex,
+        )
+        with pytest.raises(KernelDiedError, match="/mnt/data holds more than 20 MB"):
+            await follow(execution)
+
+
+async def test_a_machine_without_sandboxes_says_what_is_missing_and_the_way_out(
+    tmp_path: Path,
+) -> None:
+    backend = make_backend(tmp_path, isolation="bubblewrap")
+    async with backend.open():
+        try:
+            ref = await start(backend)
+        except KernelStartError as error:
+            assert "ubblewrap" in str(error)
+            assert "CI_TOOLS_ISOLATION=none" in str(error)
+        else:  # where it is installed, and the tests do not run as root
+            assert backend.isolation(ref.server) == "bubblewrap"
+
+
+async def test_an_interpreter_that_is_not_there_is_said(tmp_path: Path) -> None:
+    backend = make_backend(tmp_path, kernel_python=tmp_path / "python")
+    async with backend.open():
+        with pytest.raises(ConfigurationError, match="CI_TOOLS_KERNEL_PYTHON"):
+            await start(backend)
+
+
+async def test_without_a_sandbox_kernels_run_on_the_chosen_interpreter_with_its_variables(
+    tmp_path: Path,
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    kernels = EmbeddedKernels(isolation="none", python=python, environment={"API_KEY": "given"})
+    backend = JupyterBackend(state_dir=tmp_path, kernels=kernels)
+    async with backend.open():
+        ref = await start(backend)
+        async with backend.connect(ref) as kernel:
+            outcome = await run(kernel, "import os, sys\nprint(os.environ['API_KEY'], sys.argv)")
+        assert backend.isolation(ref.server) == "none"
+
+    assert outcome.text().startswith("given ")
+
+
+async def test_an_environment_that_was_built_is_used(tmp_path: Path) -> None:
+    python = tmp_path / "kernel-env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    python.parents[1].joinpath("ci-tools-kernel-environment.json").write_text("{}")
+
+    found = await EmbeddedKernels(isolation="auto").find_python(tmp_path)
+
+    assert found == str(python)
+
+
+async def test_an_environment_that_cannot_be_built_is_said_with_the_reason(tmp_path: Path) -> None:
+    kernels = EmbeddedKernels(isolation="auto", requirements=tmp_path / "none.txt")
+
+    with pytest.raises(ServerUnavailableError, match=r"none\.txt.*CI_TOOLS_KERNEL_PYTHON"):
+        await kernels.find_python(tmp_path)
+
+
+def test_what_the_server_is_told_by_name_exists() -> None:
+    (provisioner,) = importlib.metadata.entry_points(
+        group="jupyter_client.kernel_provisioners", name="ci-tools-sandbox"
+    )
+    assert provisioner.module.startswith("ci_tools_kernels.")

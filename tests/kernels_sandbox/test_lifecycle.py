@@ -1,0 +1,123 @@
+"""Sandboxed kernels start, restart, are interrupted and end as any others do."""
+
+import signal
+from pathlib import Path
+
+import anyio
+
+from ci_tools_kernels.commands import CommandDone, CommandOutput, run_command
+from tests.kernels_sandbox.rig import START_TIMEOUT, Session, open_session
+
+
+async def test_two_kernels_do_not_share_random_numbers(kernelspecs: Path, tmp_path: Path) -> None:
+    code = "import random, numpy\nprint(random.random(), numpy.random.random())"
+    async with (
+        open_session(kernelspecs, tmp_path / "a") as first,
+        open_session(kernelspecs, tmp_path / "b") as second,
+    ):
+        texts = [(await session.run(code)).text.split() for session in (first, second)]
+
+    assert texts[0][0] != texts[1][0]
+    assert texts[0][1] != texts[1][1]
+
+
+async def test_interrupt_ends_the_code_and_keeps_the_variables(session: Session) -> None:
+    await session.run("x = 1")
+    wrote = anyio.Event()
+    async with anyio.create_task_group() as group:
+
+        async def interrupt() -> None:
+            await wrote.wait()
+            await session.manager.interrupt_kernel()
+
+        group.start_soon(interrupt)
+        code = "import time\nprint('now', flush=True)\ntime.sleep(60)"
+        result = await session.run(code, wrote=wrote)
+
+    after = await session.run("x")
+    assert "KeyboardInterrupt" in result.error
+    assert after.data[0]["text/plain"] == "1"
+
+
+async def test_restart_gives_a_new_kernel_with_the_same_files(session: Session) -> None:
+    await session.run("x = 1\nopen('kept.txt', 'w').write('kept')")
+    await session.manager.restart_kernel(now=True)
+    await session.client.wait_for_ready(timeout=START_TIMEOUT)
+
+    result = await session.run("print('x' in globals(), open('kept.txt').read())")
+
+    assert result.text == "False kept\n"
+
+
+async def test_kernel_that_ends_itself_has_its_exit_status(session: Session) -> None:
+    session.client.execute("import os\nos._exit(7)")
+    with anyio.fail_after(10):
+        status = await session.provisioner.wait()
+
+    assert status == 7
+
+
+async def test_killed_kernel_takes_its_processes_along(session: Session) -> None:
+    await session.run("import subprocess\nsubprocess.Popen(['sleep', '600'])")
+    session.client.execute("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with anyio.fail_after(10):
+        status = await session.provisioner.wait()
+
+    assert status == 128 + signal.SIGKILL
+
+
+async def run(session: Session, command: str, **options: object) -> tuple[str, str, CommandDone]:
+    """Run a command in the session's sandbox; return what it wrote, and its end."""
+    provisioner = session.provisioner
+    written = {"stdout": "", "stderr": ""}
+    async with run_command(
+        session.sandbox,
+        ["/bin/sh", "-c", command],
+        env=provisioner.command_environment(),
+        **options,  # type: ignore[arg-type]
+    ) as events:
+        async for event in events:
+            if isinstance(event, CommandOutput):
+                written[event.stream] += event.text
+            else:
+                done = event
+    return written["stdout"], written["stderr"], done
+
+
+async def test_command_runs_beside_a_busy_kernel(session: Session) -> None:
+    await session.run("open('a.txt', 'w').write('hello')")
+    session.client.execute("import time\ntime.sleep(600)")
+
+    out, err, done = await run(session, "cat a.txt; id -u; echo no >&2; exit 3")
+
+    assert (out, err) == ("hello1000\n", "no\n")
+    assert done == CommandDone(exit_status=3, timed_out=False, truncated=False)
+
+
+async def test_command_reads_its_input(session: Session) -> None:
+    out, _, _ = await run(session, "wc -c", input=b"x" * 100_000)
+
+    assert out.strip() == "100000"
+
+
+async def test_command_past_its_time_is_ended(session: Session) -> None:
+    out, _, done = await run(session, "echo first; sleep 600", timeout=0.5)
+
+    assert out == "first\n"
+    assert done == CommandDone(exit_status=-9, timed_out=True, truncated=False)
+
+
+async def test_output_past_the_limit_is_dropped(session: Session) -> None:
+    out, _, done = await run(session, "head -c 300000 /dev/zero | tr '\\0' x", output_limit=1000)
+
+    assert out == "x" * 1000
+    assert done == CommandDone(exit_status=0, timed_out=False, truncated=True)
+
+
+async def test_command_is_as_confined_as_the_kernel(session: Session) -> None:
+    out, _, _ = await run(session, "grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status; ls /")
+
+    assert "CapEff:\t0000000000000000" in out
+    assert "Seccomp:\t2" in out
+    assert "NoNewPrivs:\t1" in out
+    assert "sys" not in out.split()

@@ -1,0 +1,168 @@
+"""Bombs end where they went off: the kernel or a message, and nothing of the neighbours'."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from ci_tools_kernels.cgroups import find_controls
+from tests.kernels_sandbox.rig import Session, is_root, open_session
+
+FORK_BOMB = """
+import os, time
+children = 0
+try:
+    while children < 2000:
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        children += 1
+except OSError as exc:
+    print("stopped", children, exc.errno)
+"""
+
+TREE_BOMB = """
+import os, time
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(0.01)
+"""
+
+
+async def test_too_much_memory_is_a_memory_error(small: Session) -> None:
+    result = await small.run("x = bytearray(900 << 20)")
+    after = await small.run("1 + 1")
+
+    assert "MemoryError" in result.error
+    assert after.data[0]["text/plain"] == "2"
+
+
+@pytest.mark.skipif(
+    "memory" not in find_controls().parents, reason="no control group for memory here"
+)
+async def test_memory_is_limited_for_all_processes_together(small: Session) -> None:
+    result = await small.run(
+        "import os, time\n"
+        "for _ in range(5):\n"
+        "    if os.fork() == 0:\n"
+        "        x = bytearray(300 << 20)\n"
+        "        time.sleep(3)\n"
+        "        os._exit(0)\n"
+        "print(sum(os.wait()[1] == 9 for _ in range(5)) >= 2)"
+    )
+
+    assert result.text == "True\n"
+
+
+async def test_processes_are_limited(small: Session) -> None:
+    result = await small.run(FORK_BOMB)
+
+    assert result.text.startswith("stopped")
+    assert int(result.text.split()[1]) < 100
+
+
+async def test_neighbours_of_a_fork_bomb_lose_nothing(kernelspecs: Path, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        neighbours = [
+            await stack.enter_async_context(open_session(kernelspecs, tmp_path / f"n{number}"))
+            for number in range(4)
+        ]
+        for number, neighbour in enumerate(neighbours):
+            await neighbour.run(f"x = {number}")
+        bomb = await stack.enter_async_context(
+            open_session(kernelspecs, tmp_path / "bomb", name="small")
+        )
+        bomb.client.execute(TREE_BOMB)
+
+        results = [await neighbour.run("x") for neighbour in neighbours]
+
+        assert [result.data[0]["text/plain"] for result in results] == ["0", "1", "2", "3"]
+
+
+async def test_one_large_file_is_refused(small: Session) -> None:
+    result = await small.run("open('large', 'wb').write(bytes(35 << 20))")
+    after = await small.run("1 + 1")
+
+    assert "File too large" in result.error
+    assert after.data[0]["text/plain"] == "2"
+
+
+async def test_filling_the_disk_is_interrupted(small: Session) -> None:
+    result = await small.run(
+        "import time\n"
+        "for number in range(200):\n"
+        "    open(f'part-{number}', 'wb').write(bytes(5 << 20))\n"
+        "    time.sleep(0.1)"
+    )
+
+    assert "KeyboardInterrupt" in result.error
+    assert "40 MB" in str(small.provisioner.last_excess)
+    assert sum(file.stat().st_size for file in small.folder.iterdir()) < 400 << 20
+
+
+async def test_hiding_what_fills_the_disk_ends_the_kernel(small: Session) -> None:
+    small.client.execute(
+        "import os, time\n"
+        "kept = []\n"
+        "while True:\n"
+        "    try:\n"
+        "        kept.append(open('hidden', 'wb'))\n"
+        "        os.unlink('hidden')\n"
+        "        kept[-1].write(bytes(5 << 20))\n"
+        "        kept[-1].flush()\n"
+        "        time.sleep(0.1)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass"
+    )
+    with anyio.fail_after(30):
+        await small.provisioner.wait()
+
+    assert "40 MB" in str(small.provisioner.last_excess)
+
+
+async def test_too_many_files_are_interrupted(small: Session) -> None:
+    result = await small.run(
+        "import time\n"
+        "for number in range(1000):\n"
+        "    open(f'{number}', 'w').close()\n"
+        "time.sleep(20)"
+    )
+
+    assert "KeyboardInterrupt" in result.error
+    assert "400 files" in str(small.provisioner.last_excess)
+
+
+async def test_scratch_space_is_limited(small: Session) -> None:
+    result = await small.run("open('/tmp/x', 'wb').write(bytes(25 << 20))")
+    after = await small.run("1 + 1")
+
+    assert "No space left" in result.error
+    assert after.data[0]["text/plain"] == "2"
+
+
+async def test_open_files_are_limited(small: Session) -> None:
+    result = await small.run("kept = [open('/dev/null') for _ in range(600)]")
+
+    assert "Too many open files" in result.error
+
+
+@pytest.mark.skipif(not is_root(), reason="other users cannot list control groups' folders")
+async def test_nothing_is_left_of_a_bomb(kernelspecs: Path, tmp_path: Path) -> None:
+    async with open_session(kernelspecs, tmp_path / "mine", name="small") as session:
+        first = session.sandbox.find_pid()
+        session.client.execute(TREE_BOMB)
+
+    assert not await anyio.Path(f"/proc/{first}").exists()
+    with anyio.fail_after(15):  # a group goes once the last process in it is buried
+        while list_groups():
+            await anyio.sleep(0.05)
+
+
+def list_groups() -> list[Path]:
+    """List the control groups of this process's sessions; others run tests as well."""
+    parents = find_controls().parents.values()
+    return [path for parent in parents for path in parent.glob(f"ci-tools-{os.getpid()}-*")]

@@ -1,0 +1,103 @@
+"""Control groups and usage, on folders that stand in for the system's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ci_tools_kernels import Limits, Policy
+from ci_tools_kernels.cgroups import Controls, Group, find_controls
+from ci_tools_kernels.policy import to_config, to_policy
+from ci_tools_kernels.usage import Usage, measure_deleted, measure_folder
+
+
+def test_delegated_group_of_version_2_is_used(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cgroup").write_text("0::/user.slice/mine\n")
+    own = tmp_path / "root" / "user.slice" / "mine"
+    own.mkdir(parents=True)
+    (tmp_path / "root" / "cgroup.controllers").write_text("cpu memory pids\n")
+    (own / "cgroup.subtree_control").write_text("memory pids\n")
+
+    controls = find_controls(proc=tmp_path / "proc", root=tmp_path / "root")
+
+    assert controls.version == 2
+    assert dict(controls.parents) == {"memory": own, "pids": own}
+
+
+def test_group_that_is_not_delegated_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cgroup").write_text("0::/\n")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "cgroup.controllers").write_text("cpu memory pids\n")
+
+    controls = find_controls(proc=tmp_path / "proc", root=tmp_path / "root")
+
+    assert controls.parents == {}
+    assert "Delegate=yes" in controls.reasons["memory"]
+
+
+def test_limits_are_written_before_anybody_joins(tmp_path: Path) -> None:
+    controls = Controls(
+        version=2, parents=dict.fromkeys(("memory", "pids", "cpu"), tmp_path), reasons={}
+    )
+
+    group = Group(controls, "x", Limits(memory=1000, processes=10, cpus=1.5))
+
+    folder = tmp_path / "ci-tools-x"
+    assert group.entries == [str(folder / "cgroup.procs")]
+    assert (folder / "memory.max").read_text() == "1000"
+    assert (folder / "pids.max").read_text() == "10"
+    assert (folder / "cpu.max").read_text() == "150000 100000"
+
+
+def test_folder_is_added_up_without_following_links(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(1 << 20))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"x" * 8192)
+    os.link(folder / "a", folder / "b")
+    (folder / "link").symlink_to(tmp_path / "big")
+
+    usage = measure_folder(str(folder), most_files=100)
+
+    assert usage.files == 3
+    assert 8192 <= usage.size < 100_000
+
+
+def test_folders_nested_too_deep_are_noticed(tmp_path: Path) -> None:
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+    assert measure_folder(str(tmp_path), most_files=1000).too_deep
+
+
+def test_missing_folder_uses_nothing(tmp_path: Path) -> None:
+    assert measure_folder(str(tmp_path / "none"), most_files=1) == Usage(0, 0)
+
+
+def test_deleted_file_that_is_open_counts(tmp_path: Path) -> None:
+    with (tmp_path / "hidden").open("wb") as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        (tmp_path / "hidden").unlink()
+
+        size = measure_deleted([os.getpid()], tmp_path.stat().st_dev)
+
+    assert size >= 1 << 20
+
+
+def test_policy_survives_its_kernelspec() -> None:
+    policy = Policy(network=True, limits=Limits(memory=5), preload=("numpy",), pool=3)
+
+    assert to_policy(to_config(policy)) == policy
+
+
+def test_word_that_means_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="memroy"):
+        to_policy({"limits": {"memroy": 1}})

@@ -1,0 +1,43 @@
+"""All of this directory's tests again, as a user with no rights at all."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import ci_tools_kernels
+from tests.kernels_sandbox.rig import is_root
+
+HERE = Path(__file__).parent
+TIMEOUT = 600
+"""Seconds for all the tests."""
+
+
+@pytest.mark.skipif(not is_root(), reason="the other tests run as an ordinary user already")
+def test_sandbox_holds_for_an_ordinary_user() -> None:
+    packages = Path(ci_tools_kernels.__file__).parents[1]
+    reachable = [sys.prefix, sys.base_prefix, str(packages), str(HERE.parents[1])]
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, 65534, 65534)
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(HERE / "as_nobody.py"),
+                *reachable,
+                "--",
+                sys.executable,
+                *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={home}/tests"),
+                *("--deselect", "tests/kernels_sandbox/test_unprivileged.py", str(HERE)),
+            ],
+            env={**os.environ, "HOME": home, "TMPDIR": home, "XDG_RUNTIME_DIR": home},
+            cwd=HERE.parents[1],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout

@@ -19,7 +19,7 @@ PICTURE = Path(__file__).resolve().parent.parent / "docs" / "demo.svg"
 WIDTH = 100
 """Columns."""
 
-LEFT_OUT = (("│ File ", "│ TypeError: Only"), ("4. ", "Steps of the session"))
+LEFT_OUT = (("4. ", "Steps of the session"),)
 """What a range of lines that is left out begins with, and the first line that is shown again."""
 
 FORMAT = """\

@@ -135,10 +135,9 @@ class _Demo:
                 f"Isolation: [bold]{isolation}[/]: code sees the system read-only and of your files"
                 " only /mnt/data, and has no network unless you allow it"
             )
-        python = os.environ.get("CI_TOOLS_KERNEL_PYTHON", sys.executable)
         self._console.print(
-            f"Kernels use {escape(python)} for the demo; `ci-tools kernels install` builds them an"
-            " environment of their own"
+            "For the demo, kernels use this installation's Python; `ci-tools kernels install`"
+            " builds them an environment of their own"
         )
         self._console.print("[bold]run_command[/] ls -l")
         self._show_result(result)

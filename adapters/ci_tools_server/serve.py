@@ -67,6 +67,7 @@ async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces)
             access_log=False,  # it would show the secrets of tickets
             lifespan="on",
             server_header=False,
+            http="h11",  # httptools leaves white space around header values, against RFC 9110
             timeout_graceful_shutdown=_STOP_GRACE,
         )
         await _Server(config, settings, run).serve(sockets=[listener])

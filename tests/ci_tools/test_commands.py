@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from ci_tools import (
     CommandDone,
     CommandOutput,
-    ConfigurationError,
+    InvalidArgumentError,
     InvalidPathError,
     LimitError,
     NotFoundError,
@@ -139,7 +139,7 @@ async def test_commands_that_cannot_work_are_refused(service: SessionService) ->
     session = await service.create_session()
 
     for command, timeout in (("", 1.0), ("id", 0.0), ("id", 1e6)):
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(InvalidArgumentError):
             await service.run_command(session.id, command, timeout=timeout)
     with pytest.raises(InvalidPathError):
         await service.run_command(session.id, "id", cwd="../other")

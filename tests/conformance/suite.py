@@ -59,7 +59,9 @@ def _node() -> Path:
 def serve(app: ASGIApp) -> Iterator[str]:
     """Serve an app on a free loopback port, in a thread with its own event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=1, ws="none", http="h11"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from ci_tools import (
-    ConfigurationError,
     DisplayOutput,
     ErrorOutput,
+    InvalidArgumentError,
     SessionService,
     Settings,
     StepOutput,
@@ -194,7 +194,7 @@ async def test_sandboxed_session_says_so_and_keeps_the_operators_secrets(tmp_pat
         }
     )
     async with open_service(settings) as service:
-        with pytest.raises(ConfigurationError, match="CI_TOOLS_ISOLATION=none"):
+        with pytest.raises(InvalidArgumentError, match="CI_TOOLS_ISOLATION=none"):
             await service.create_session(kernelspec="bash")
         session = await service.create_session()
         step = await service.run_code(

@@ -176,7 +176,9 @@ async def connect_by_socket(service: SessionService, version: str) -> AsyncItera
     """Serve on a real socket, for only there a client can hang up."""
     app = make_server(service, default_session=False).streamable_http_app()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=1, ws="none", http="h11"
+        )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with anyio.create_task_group() as tasks:

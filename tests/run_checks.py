@@ -21,7 +21,7 @@ BIN = Path(PYTHON).parent
 STEP_LIMIT = 40 * 60
 """Seconds after which a check that hangs is ended and counts as failed."""
 
-TEST_LIMIT = 180
+TEST_LIMIT = 900
 """Seconds after which one hanging test prints every stack and ends its worker."""
 
 
@@ -70,7 +70,7 @@ def run_tests() -> bool:
         stale.unlink()
     command = [
         *(PYTHON, "-m", "coverage", "run", "-m", "pytest"),
-        *("-n", str(max(2, os.cpu_count() or 2)), "--dist", "worksteal"),
+        *("-n", str(max(2, os.cpu_count() or 2)), "--dist", "loadfile"),
         *("--durations", "10", "--durations-min", "2"),
         *("-o", f"faulthandler_timeout={TEST_LIMIT}", "-o", "faulthandler_exit_on_timeout=true"),
         "--color=yes" if sys.stdout.isatty() else "--color=no",

@@ -397,8 +397,12 @@ class JupyterBackend:
         )
         try:
             async with self.connect(second) as kernel:
-                workspace = kernel.workspace or await self.open_workspace(
-                    WorkspaceRequest(session_id=request.session_id, server=request.server)
+                # The server's own way knows the folder's path; the kernel's may not have asked yet.
+                workspace = (
+                    await self.open_workspace(
+                        WorkspaceRequest(session_id=request.session_id, server=request.server)
+                    )
+                    or kernel.workspace
                 )
                 assert workspace is not None
                 async with run_in_kernel(kernel, request, place=workspace.root) as events:

@@ -84,9 +84,10 @@ def run_tests() -> bool:
             *complete, line = (line + chunk).split(b"\n")
             if filled := [one for one in complete if one.strip()]:
                 closing_line = filled[-1].decode(errors="replace")
-    combined = call(PYTHON, "-m", "coverage", "combine", "--quiet")
-    reported = call(PYTHON, "-m", "coverage", "report")
-    return pytest.returncode == 0 and combined and reported
+    # Processes that tests kill leave broken data files: coverage is shown, the tests decide.
+    call(PYTHON, "-m", "coverage", "combine", "--quiet")
+    call(PYTHON, "-m", "coverage", "report")
+    return pytest.returncode == 0
 
 
 CHECKS: Sequence[Check] = (

@@ -64,6 +64,6 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	@echo "Installing ci-tools with every extra and the development tools …"
-	@$(PIP) --editable '.[mcp,data,postgres,otel]' --group dev
+	@$(PIP) --editable '.[mcp,assistants,deepagents,data,postgres,otel]' --group dev
 	@$(COMPILE)
 	@touch $@ $(VENV)/demo.stamp

@@ -1,0 +1,1 @@
+"""A client of the HTTP face of sessions: what the service does, from another machine."""

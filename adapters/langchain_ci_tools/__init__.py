@@ -1,0 +1,1 @@
+"""LangChain tools, agent middleware and a deepagents backend over one live session."""

@@ -144,7 +144,7 @@ async def test_interrupt_keeps_variables_and_the_next_step_is_not_eaten(
     for _ in range(5):
         with anyio.fail_after(30):
             async with embedded.stream_code(
-                session.id, "print('on', flush=True)\nwhile True: n += 1"
+                session.id, "n += 1\nprint('on', flush=True)\nwhile True: n += 1"
             ) as events:
                 async for event in events:
                     if isinstance(event, StepOutput):

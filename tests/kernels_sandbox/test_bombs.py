@@ -74,9 +74,10 @@ BOMBS = {
         refusal="MemoryError",
     ),
     "memory of many": Bomb(
-        code="import os, time\n"
+        code="import os, signal, time\n"
         "for _ in range(6):\n"
         "    if os.fork() == 0:\n"
+        "        signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "        kept = bytearray(200 << 20)\n"
         "        time.sleep(60)\n"
         "        os._exit(0)\n"

@@ -1,13 +1,14 @@
 """What all principals' views of one service process share."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio.abc import TaskGroup
 
+from ci_tools.errors import ServiceClosedError
 from ci_tools.kernel import KernelBackend
 from ci_tools.limits import RateLimiter
 from ci_tools.models import RunStep
@@ -50,7 +51,16 @@ class Engine:
     on_finished: list[Callable[[RunStep], None]] = field(default_factory=list)
     """Told each final step of this process, for metrics and traces; they neither raise nor wait."""
 
+    on_erase: list[Callable[[str], Awaitable[None]]] = field(default_factory=list)
+    """Called with a principal that is being erased, to delete what adapters keep of it."""
+
     closing: bool = False
+
+    def admit(self, principal: str) -> None:
+        """Raise if the service is closing, or if the principal calls too often."""
+        if self.closing:
+            raise ServiceClosedError
+        self.rates.check(principal)
 
     def spool_path(self, step_id: str) -> Path:
         """Where a step's text is spooled while it runs."""

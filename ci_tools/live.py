@@ -600,6 +600,16 @@ class LiveSession:
         return changes, size if changes else None
 
 
+def get_live(engine: Engine, session: Session) -> LiveSession:
+    """Return the live session of a stored one; its task is started if it has none here."""
+    live = engine.live.get(session.id)
+    if live is None:
+        live = LiveSession(engine, session)
+        engine.live[session.id] = live
+        engine.tasks.start_soon(live.run)
+    return live
+
+
 async def _compare(
     workspace: Workspace, before: Mapping[str, FileStat], now: Mapping[str, FileStat]
 ) -> tuple[ChangedFile, ...]:

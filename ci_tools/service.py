@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import mimetypes
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,16 +14,16 @@ from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
-    FileTooLargeError,
     InvalidArgumentError,
     KernelLostError,
     LimitError,
     NotFoundError,
     ServiceClosedError,
 )
+from ci_tools.folders import SessionFolder
 from ci_tools.folding import clean_text
-from ci_tools.kernel import CommandRequest, Kernel, Workspace, WorkspaceRequest
-from ci_tools.live import CLOSE_GRACE, HASHED_BYTES, LiveSession
+from ci_tools.kernel import CommandRequest, Kernel
+from ci_tools.live import CLOSE_GRACE, LiveSession, get_live
 from ci_tools.mapping import PathMapper
 from ci_tools.models import (
     CommandDone,
@@ -48,10 +47,12 @@ from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
 from ci_tools.settings import Settings
 from ci_tools.upkeep import delete_session
-from ci_tools.workspace import LocalWorkspace, check_path
+from ci_tools.uploads import Uploads, list_files, stat_file, upload
+from ci_tools.workspace import check_path
 
 if TYPE_CHECKING:
-    from ci_tools.stores.nouns import Load, StoredFile, Ticket, Token
+    from ci_tools.stores.database import Database
+    from ci_tools.stores.nouns import Load, Ticket, Token
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,6 @@ COMMAND_OUTPUT_MAX = 64_000_000
 
 VARIABLES_WAIT = 10.0
 """Seconds that a listing of variables waits for a kernel that is busy or does not answer."""
-
-_LARGE = 8 << 20
-"""Bytes from which an upload is sent to a remote session through its kernel, which is started."""
 
 _NAME_LIMIT = 200
 """Characters of a session's name or a principal."""
@@ -115,6 +113,21 @@ class SessionService:
     def settings(self) -> Settings:
         """The settings of this service process."""
         return self._engine.settings
+
+    @property
+    def uploads(self) -> Uploads:
+        """The principal's files under ids, in sessions and outside of them."""
+        return Uploads(self._engine, self.principal)
+
+    @property
+    def database(self) -> "Database":
+        """The database of the records, in which an adapter may keep tables of its own."""
+        return self._engine.records.database
+
+    @property
+    def lease(self) -> str:
+        """The id of the lease that this process holds in the table `leases` while it lives."""
+        return self._engine.lease
 
     def act_as(self, principal: str) -> "SessionService":
         """Return the service of another principal; whoever calls this has checked who asks."""
@@ -446,50 +459,12 @@ class SessionService:
         """
         self._admit()
         path = check_path(path)
-        session = await self._session(session_id)
-        engine = self._engine
-        digest = hashlib.sha256()
-        counted = _Counted(content, path, digest.update, self.settings.file_limit)
-        limit = self.settings.bytes_per_principal
-        key = await engine.blobs.put(counted.chunks(), principal=self.principal)
-        file = File(
-            id=new_id("file-"),
-            principal=self.principal,
-            session_id=session.id,
-            path=path,
-            size=counted.size,
-            sha256=digest.hexdigest(),
-            media_type=_media_type(path),
-            modified_at=0,
-        )
-        try:
-            # Before it is staged: what is in the session's folder cannot be taken back.
-            await engine.records.check_room(file, limit=limit)
-            await self._stage(session, file, key)
-            file, replaced = await engine.records.put_file(file, key=key, limit=limit)
-        except BaseException:
-            with anyio.move_on_after(CLOSE_GRACE, shield=True):
-                await engine.blobs.delete([key])
-            raise
-        if replaced is not None:
-            await engine.blobs.delete([replaced])
-        return file
+        return await upload(self._engine, await self._session(session_id), path, content)
 
     async def list_files(self, session_id: str, *, limit: int = 1000) -> list[File]:
         """List the files in the session's folder, sorted by path; at most `limit`."""
         self._admit()
-        session = await self._session(session_id)
-        stored = {
-            item.file.path: item
-            for item in await self._engine.records.list_stored_files(
-                session_id, principal=self.principal
-            )
-        }
-        stats = await self._with_workspace(session, lambda place: place.list_files(limit=limit))
-        return [
-            _to_file(session, stat.path, stat.size, stat.modified_at, stored.get(stat.path))
-            for stat in stats
-        ]
+        return await list_files(self._engine, await self._session(session_id), limit=limit)
 
     async def stat_file(self, session_id: str, path: str, *, digest: bool = True) -> File:
         """Describe one file, with its SHA-256 unless it is larger than 2 GiB.
@@ -499,17 +474,7 @@ class SessionService:
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
-        stored = await self._engine.records.find_file(session_id, path, principal=self.principal)
-
-        async def look(place: Workspace) -> File:
-            stat = await place.stat(path)
-            file = _to_file(session, path, stat.size, stat.modified_at, stored)
-            if not digest:
-                return file
-            sha256 = await place.sha256(path) if stat.size <= HASHED_BYTES else None
-            return replace(file, sha256=sha256, id=file.id if file.sha256 == sha256 else None)
-
-        return await self._with_workspace(session, look)
+        return await stat_file(self._engine, session, path, digest=digest)
 
     @asynccontextmanager
     async def open_file(
@@ -519,24 +484,18 @@ class SessionService:
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
-        place = await self._workspace(session)
-        if place is not None:
-            async with place.open_file(path, offset=offset, length=length) as chunks:
-                yield chunks
-            return
-        await self._with_workspace(session, lambda place: place.stat(path))
-        async with self._read_through_kernel(session, path, offset, length) as chunks:
+        folder = SessionFolder(self._engine, session)
+        async with folder.open_file(path, offset=offset, length=length) as chunks:
             yield chunks
 
     async def delete_file(self, session_id: str, path: str) -> None:
-        """Delete one file from the session, and the upload behind it."""
+        """Delete one file from the session, and the upload behind it if it was for this path."""
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
-        stored = await self._engine.records.find_file(session_id, path, principal=self.principal)
-        await self._with_workspace(session, lambda place: place.delete(path))
-        if stored is not None and stored.file.id is not None:
-            key = await self._engine.records.delete_file(stored.file.id, principal=self.principal)
+        await SessionFolder(self._engine, session).call(lambda place: place.delete(path))
+        key = await self._engine.records.remove_path(session_id, path, principal=self.principal)
+        if key is not None:
             await self._engine.blobs.delete([key])
 
     # Access
@@ -599,6 +558,8 @@ class SessionService:
         """Delete everything of this principal: sessions, files, steps, tokens and tickets."""
         for session in await self._engine.records.list_sessions(principal=self.principal):
             await self.close_session(session.id)
+        for erase in self._engine.on_erase:
+            await erase(self.principal)
         keys = await self._engine.records.erase_principal(self.principal)
         await self._engine.blobs.delete(keys)
 
@@ -615,6 +576,13 @@ class SessionService:
         """
         self._engine.on_finished.append(tell)
 
+    def on_erase(self, erase: Callable[[str], Awaitable[None]]) -> None:
+        """Let `erase` delete what an adapter keeps of a principal when that is erased.
+
+        It is called with the principal's name once no session is left, before its files go.
+        """
+        self._engine.on_erase.append(erase)
+
     async def measure_load(self) -> "Load":
         """Count the sessions, kernels and bytes of all principals; for operators."""
         return await self._engine.records.measure_load()
@@ -626,9 +594,7 @@ class SessionService:
     # Inside
 
     def _admit(self) -> None:
-        if self._engine.closing:
-            raise ServiceClosedError
-        self._engine.rates.check(self.principal)
+        self._engine.admit(self.principal)
 
     def _checked_server(self, server: str | None) -> str:
         servers = self._engine.backend.servers()
@@ -655,12 +621,7 @@ class SessionService:
         return await self._engine.records.get_session(session_id, principal=self.principal)
 
     def _live(self, session: Session) -> LiveSession:
-        live = self._engine.live.get(session.id)
-        if live is None:
-            live = LiveSession(self._engine, session)
-            self._engine.live[session.id] = live
-            self._engine.tasks.start_soon(live.run)
-        return live
+        return get_live(self._engine, session)
 
     @asynccontextmanager
     async def _open_command(
@@ -837,155 +798,6 @@ class SessionService:
                 return
             before = page[-1].id
 
-    async def _workspace(self, session: Session) -> Workspace | None:
-        return await self._engine.backend.open_workspace(
-            WorkspaceRequest(session_id=session.id, server=session.server)
-        )
-
-    async def _with_workspace(
-        self, session: Session, function: Callable[[Workspace], Awaitable[T]]
-    ) -> T:
-        """Call `function` with the session's folder, through its kernel if it must be."""
-        place = await self._workspace(session)
-        if place is not None:
-            return await function(place)
-        return await self._through_kernel(session, function)
-
-    async def _through_kernel(
-        self, session: Session, function: Callable[[Workspace], Awaitable[T]]
-    ) -> T:
-        async def call(kernel: Kernel) -> T:
-            if kernel.workspace is None:
-                raise BackendError("The session's kernel cannot reach its files for us.")
-            return await function(kernel.workspace)
-
-        return await self._live(session).call(call)
-
-    @asynccontextmanager
-    async def _read_through_kernel(
-        self, session: Session, path: str, offset: int, length: int | None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Let the kernel's owning task read the file and hand over one chunk at a time."""
-        send, receive = anyio.create_memory_object_stream[bytes](0)
-        errors: list[CIToolsError] = []
-
-        async def read(kernel: Kernel) -> None:
-            assert kernel.workspace is not None
-            async with kernel.workspace.open_file(path, offset=offset, length=length) as chunks:
-                async for chunk in chunks:
-                    try:
-                        await send.send(chunk)
-                    except anyio.BrokenResourceError:
-                        return
-
-        async def call() -> None:
-            try:
-                await self._live(session).call(read)
-            except CIToolsError as error:
-                errors.append(error)
-            finally:
-                send.close()
-
-        async def chunks() -> AsyncIterator[bytes]:
-            async for chunk in receive:
-                yield chunk
-            if errors:
-                raise errors[0]
-
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
-            with receive:
-                try:
-                    yield chunks()
-                except Exception as error:  # noqa: BLE001 - raised again, outside of the group
-                    failure = error
-        if failure is not None:
-            raise failure
-
-    async def _stage(self, session: Session, file: File, key: str) -> None:
-        """Copy an upload's kept bytes into the session's folder.
-
-        Large ones go to another machine through the kernel: a Jupyter Server takes them in base64.
-        """
-        blobs = self._engine.blobs
-
-        async def write(place: Workspace) -> None:
-            async with blobs.open(key) as chunks:
-                await place.write(file.path, chunks, source=blobs.local_path(key))
-
-        place = await self._workspace(session)
-        if place is None:
-            await self._through_kernel(session, write)
-        elif (
-            file.size < _LARGE
-            or isinstance(place, LocalWorkspace)
-            or not await self._write_through_kernel(session, write)
-            or await _find_size(place, file.path) != file.size  # its code may have lied
-        ):
-            await write(place)
-
-    async def _write_through_kernel(
-        self, session: Session, write: Callable[[Workspace], Awaitable[None]]
-    ) -> bool:
-        """Write a file through the kernel if it is idle, or can be started; False if not."""
-        scope = anyio.CancelScope()
-
-        async def write_in_scope(place: Workspace) -> None:
-            with scope:
-                await write(place)
-
-        if self._live(session).busy:
-            return False
-        try:
-            await self._through_kernel(session, write_in_scope)
-        except CIToolsError as error:
-            logger.info("session %s: no upload through its kernel: %s", session.id, error)
-            return False
-        except BaseException:
-            scope.cancel()  # it runs in the session's task
-            raise
-        return True
-
-
-class _Counted:
-    """Bytes on their way into the store: counted, hashed and limited."""
-
-    def __init__(
-        self,
-        content: bytes | AsyncIterable[bytes],
-        path: str,
-        hash_chunk: Callable[[bytes], None],
-        limit: int,
-    ) -> None:
-        self._content = content
-        self._path = path
-        self._hash_chunk = hash_chunk
-        self._limit = limit
-        self.size = 0
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes; stop with an error where the limit is passed."""
-        if isinstance(self._content, bytes):
-            yield self._take(self._content)
-            return
-        async for chunk in self._content:
-            yield self._take(chunk)
-
-    def _take(self, chunk: bytes) -> bytes:
-        self.size += len(chunk)
-        if self.size > self._limit:
-            raise FileTooLargeError(self._path, self._limit)
-        self._hash_chunk(chunk)
-        return chunk
-
-
-async def _find_size(place: Workspace, path: str) -> int | None:
-    try:
-        return (await place.stat(path)).size
-    except NotFoundError:
-        return None
-
 
 async def _just_connect(kernel: Kernel) -> None:
     """Do nothing with a kernel; getting it was the purpose."""
@@ -1013,24 +825,3 @@ def _check_command(command: str, timeout: float, output_limit: int) -> None:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _media_type(path: str) -> str:
-    return mimetypes.guess_type(path)[0] or "application/octet-stream"
-
-
-def _to_file(
-    session: Session, path: str, size: int, modified_at: float, stored: "StoredFile | None"
-) -> File:
-    """Describe a file of the folder, with the upload behind it if it still has that size."""
-    same = stored is not None and stored.file.size == size
-    return File(
-        id=stored.file.id if stored and same else None,
-        principal=session.principal,
-        session_id=session.id,
-        path=path,
-        size=size,
-        sha256=stored.file.sha256 if stored and same else None,
-        media_type=_media_type(path),
-        modified_at=modified_at,
-    )

@@ -1,12 +1,14 @@
 """SQL about files whose bytes are in the object store; each function is one transaction."""
 
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from ci_tools.errors import LimitError, NotFoundError
-from ci_tools.models import File
-from ci_tools.stores.nouns import Load, StoredFile
+from ci_tools.models import File, new_id
+from ci_tools.stores.nouns import Load, Placement, StoredFile
+from ci_tools.stores.placements import drop_upload, forget_ids, write_placement
 from ci_tools.stores.schema import Now, files, sessions, steps
 from ci_tools.stores.sessions import get_session, lock_principal
 
@@ -26,20 +28,66 @@ def to_file(row: Row[Any]) -> StoredFile:
     return StoredFile(file=file, key=row.key)
 
 
-def put_file(conn: Connection, file: File, *, key: str, limit: int) -> tuple[File, str | None]:
-    """Insert a file, and return the key of the one of the same session and path it replaces."""
+def put_file(
+    conn: Connection, file: File, *, key: str, limit: int, modified_at: float | None = None
+) -> tuple[File, str | None]:
+    """Insert a file, and return the key of the one of the same session and path it replaces.
+
+    In a session its path gets its id; `modified_at` is that of the copy in the session's folder.
+    """
     lock_principal(conn, file.principal)
     replaced = None
     if file.session_id is not None:
         get_session(conn, file.session_id, principal=file.principal)
-        replaced = conn.scalar(
-            delete(files)
-            .where(files.c.session_id == file.session_id, files.c.path == file.path)
-            .returning(files.c.key)
-        )
-    used = stored_bytes(conn, principal=file.principal)
-    if used + file.size > limit:
-        raise _full(used, limit)
+        replaced = drop_upload(conn, file.session_id, file.path)
+    _check_room(conn, file, limit=limit)
+    stored = _insert(conn, file, key=key)
+    if file.session_id is not None:
+        write_placement(conn, _placement(stored, file.session_id, modified_at))
+    return stored, replaced
+
+
+def keep_file(
+    conn: Connection,
+    file: File,
+    *,
+    session_id: str,
+    key: str,
+    limit: int,
+    modified_at: float | None,
+) -> tuple[File, str | None]:
+    """Insert a copy of a session's file, which outlives the session, and give its path the id.
+
+    If the id is kept already with the same bytes, that is the file, and the new key is returned
+    as garbage. An upload behind the path stays until its session ends.
+    """
+    lock_principal(conn, file.principal)
+    get_session(conn, session_id, principal=file.principal)
+    row = conn.execute(select(files).where(files.c.id == file.id)).one_or_none()
+    if row is not None and row.sha256 == file.sha256 and row.principal == file.principal:
+        return to_file(row).file, key
+    if row is not None:  # somebody kept other bytes under it meanwhile
+        file = replace(file, id=new_id("file-"))
+    _check_room(conn, file, limit=limit)
+    stored = _insert(conn, file, key=key)
+    write_placement(conn, _placement(stored, session_id, modified_at))
+    return stored, None
+
+
+def release_file(conn: Connection, id: str, *, principal: str) -> File:
+    """Let a session's upload outlive the session; return it."""
+    row = conn.execute(
+        update(files)
+        .where(files.c.id == id, files.c.principal == principal)
+        .values(session_id=None)
+        .returning(files)
+    ).one_or_none()
+    if row is None:
+        raise NotFoundError("file", id)
+    return to_file(row).file
+
+
+def _insert(conn: Connection, file: File, *, key: str) -> File:
     row = conn.execute(
         insert(files)
         .values(
@@ -55,15 +103,34 @@ def put_file(conn: Connection, file: File, *, key: str, limit: int) -> tuple[Fil
         )
         .returning(files)
     ).one()
-    return to_file(row).file, replaced
+    return to_file(row).file
+
+
+def _placement(file: File, session_id: str, modified_at: float | None) -> Placement:
+    return Placement(
+        session_id=session_id,
+        path=file.path,
+        file_id=file.id or "",
+        size=file.size,
+        sha256=file.sha256,
+        modified_at=modified_at,
+    )
 
 
 def check_room(conn: Connection, file: File, *, limit: int) -> None:
     """Raise if `file` would not fit beside what its principal keeps, without what it replaces."""
-    replaced = conn.scalar(
-        select(files.c.size).where(files.c.session_id == file.session_id, files.c.path == file.path)
-    )
-    used = stored_bytes(conn, principal=file.principal) - (replaced or 0)
+    replaced = None
+    if file.session_id is not None:
+        replaced = conn.scalar(
+            select(files.c.size).where(
+                files.c.session_id == file.session_id, files.c.path == file.path
+            )
+        )
+    _check_room(conn, file, limit=limit, freed=replaced or 0)
+
+
+def _check_room(conn: Connection, file: File, *, limit: int, freed: int = 0) -> None:
+    used = stored_bytes(conn, principal=file.principal) - freed
     if used + file.size > limit:
         raise _full(used, limit)
 
@@ -72,18 +139,6 @@ def _full(used: int, limit: int) -> LimitError:
     return LimitError(
         f"You keep {used} bytes and may keep {limit}: delete files or close sessions first."
     )
-
-
-def find_file(conn: Connection, session_id: str, path: str, *, principal: str) -> StoredFile | None:
-    """Return the file of that session and path, if there is one."""
-    row = conn.execute(
-        select(files).where(
-            files.c.session_id == session_id,
-            files.c.path == path,
-            files.c.principal == principal,
-        )
-    ).one_or_none()
-    return None if row is None else to_file(row)
 
 
 def get_file(conn: Connection, id: str, *, principal: str) -> StoredFile:
@@ -96,21 +151,14 @@ def get_file(conn: Connection, id: str, *, principal: str) -> StoredFile:
     return to_file(row)
 
 
-def list_stored_files(conn: Connection, session_id: str, *, principal: str) -> list[StoredFile]:
-    """Return a session's files, sorted by path."""
-    get_session(conn, session_id, principal=principal)
-    rows = conn.execute(select(files).where(files.c.session_id == session_id))
-    # Sorted here: databases sort text by their own rules.
-    return sorted((to_file(row) for row in rows), key=lambda stored: stored.file.path)
-
-
 def delete_file(conn: Connection, id: str, *, principal: str) -> str:
-    """Delete a file; return its key."""
+    """Delete a file, and its id wherever a session's path has it; return its key."""
     key: str | None = conn.scalar(
         delete(files).where(files.c.id == id, files.c.principal == principal).returning(files.c.key)
     )
     if key is None:
         raise NotFoundError("file", id)
+    forget_ids(conn, [id])
     return key
 
 

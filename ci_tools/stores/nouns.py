@@ -27,6 +27,21 @@ class StoredFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The file id under which a path of a session's folder is known."""
+
+    session_id: str
+    path: str
+    file_id: str
+    size: int | None = None
+    """Of the bytes that the id stands for; None: it stands for whatever is there."""
+
+    sha256: str | None = None
+    modified_at: float | None = None
+    """When the file was written, if a look at the folder can tell that it still is the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """What is kept for all principals together."""
 

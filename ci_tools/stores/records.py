@@ -21,15 +21,24 @@ from sqlalchemy.exc import ArgumentError
 from ci_tools.errors import ConfigurationError, NotFoundError
 from ci_tools.models import File, KernelRef, RunStep, Session
 from ci_tools.settings import Settings
-from ci_tools.stores import access, files, sessions, steps
+from ci_tools.stores import access, files, placements, sessions, steps
 from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.codec import outputs_from_text, outputs_to_text
 from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import prepare
-from ci_tools.stores.nouns import Admission, Load, StoredFile, Ticket, Token
+from ci_tools.stores.nouns import Admission, Load, Placement, StoredFile, Ticket, Token
 from ci_tools.stores.sqlite import open_sqlite
 
-__all__ = ["Admission", "Load", "RecordStore", "StoredFile", "Ticket", "Token", "open_records"]
+__all__ = [
+    "Admission",
+    "Load",
+    "Placement",
+    "RecordStore",
+    "StoredFile",
+    "Ticket",
+    "Token",
+    "open_records",
+]
 
 OUTPUTS_IN_ROW = 256_000
 """Bytes of outputs that are kept in a step's row; larger ones go to the object store."""
@@ -47,6 +56,11 @@ class RecordStore:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
+
+    @property
+    def database(self) -> Database:
+        """The database, in which an adapter may keep tables of its own."""
+        return self._database
 
     async def ping(self) -> None:
         """Raise `StoreError` if the database does not answer."""
@@ -269,16 +283,46 @@ class RecordStore:
 
     # Files
 
-    async def put_file(self, file: File, *, key: str, limit: int) -> tuple[File, str | None]:
-        """Store a file's record; `modified_at` is set here.
+    async def put_file(
+        self, file: File, *, key: str, limit: int, modified_at: float | None = None
+    ) -> tuple[File, str | None]:
+        """Store a file's record; `modified_at` of it is set here.
 
-        Also returns the key of the file of the same session and path that it replaces, if any.
+        Also returns the key of the file of the same session and path that it replaces, if any. In
+        a session its path gets its id; `modified_at` is that of the copy in the session's folder.
 
         Raises:
             LimitError: The principal would keep more than `limit` bytes: of files, of what steps
                 have in the object store, and of workspaces.
         """
-        return await self._database.write(partial(files.put_file, file=file, key=key, limit=limit))
+        return await self._database.write(
+            partial(files.put_file, file=file, key=key, limit=limit, modified_at=modified_at)
+        )
+
+    async def keep_file(
+        self, file: File, *, session_id: str, key: str, limit: int, modified_at: float | None
+    ) -> tuple[File, str | None]:
+        """Store a copy of a session's file that outlives the session; its path gets the id.
+
+        Also returns the new key as garbage if the same bytes were kept already under the id.
+
+        Raises:
+            LimitError: As for `put_file`.
+        """
+        return await self._database.write(
+            partial(
+                files.keep_file,
+                file=file,
+                session_id=session_id,
+                key=key,
+                limit=limit,
+                modified_at=modified_at,
+            )
+        )
+
+    async def release_file(self, id: str, *, principal: str) -> File:
+        """Let a session's upload outlive the session."""
+        return await self._database.write(partial(files.release_file, id=id, principal=principal))
 
     async def check_room(self, file: File, *, limit: int) -> None:
         """Tell beforehand whether `put_file` would take a file.
@@ -288,28 +332,64 @@ class RecordStore:
         """
         await self._database.read(partial(files.check_room, file=file, limit=limit))
 
-    async def find_file(self, session_id: str, path: str, *, principal: str) -> StoredFile | None:
-        """Return the file of that session and (checked) path, if there is one."""
-        return await self._database.read(
-            partial(files.find_file, session_id=session_id, path=path, principal=principal)
-        )
-
     async def get_file(self, id: str, *, principal: str) -> StoredFile:
         """Return a file."""
         _check_id("file", id)
         return await self._database.read(partial(files.get_file, id=id, principal=principal))
 
-    async def list_stored_files(self, session_id: str, *, principal: str) -> list[StoredFile]:
-        """Return a session's files, sorted by path."""
-        _check_id("session", session_id)
-        return await self._database.read(
-            partial(files.list_stored_files, session_id=session_id, principal=principal)
-        )
-
     async def delete_file(self, id: str, *, principal: str) -> str:
-        """Delete a file's record; return its key, which is garbage now."""
+        """Delete a file's record, and its id wherever a path has it; return its key."""
         _check_id("file", id)
         return await self._database.write(partial(files.delete_file, id=id, principal=principal))
+
+    async def place_file(self, placement: Placement, *, principal: str) -> str | None:
+        """Give a path of a session a file's id; return the key of an upload that it replaces."""
+        return await self._database.write(
+            partial(placements.place_file, placement=placement, principal=principal)
+        )
+
+    async def name_file(self, placement: Placement, *, principal: str, instead: str | None) -> str:
+        """Give a path an id instead of another one or of none; return the id that it has then.
+
+        That is another one if somebody was first.
+        """
+        return await self._database.write(
+            partial(placements.name_file, placement=placement, principal=principal, instead=instead)
+        )
+
+    async def find_placement(
+        self, session_id: str, path: str, *, principal: str
+    ) -> Placement | None:
+        """Return under which id a (checked) path of a session is known, if under any."""
+        _check_id("session", session_id)
+        return await self._database.read(
+            partial(
+                placements.find_placement, session_id=session_id, path=path, principal=principal
+            )
+        )
+
+    async def list_placements(
+        self, session_id: str, *, principal: str, file_id: str | None = None
+    ) -> list[Placement]:
+        """Return under which ids a session's paths are known, or those of one id, by path."""
+        _check_id("session", session_id)
+        if file_id is not None:
+            _check_id("file", file_id)
+        return await self._database.read(
+            partial(
+                placements.list_placements,
+                session_id=session_id,
+                principal=principal,
+                file_id=file_id,
+            )
+        )
+
+    async def remove_path(self, session_id: str, path: str, *, principal: str) -> str | None:
+        """Forget a path's id and the upload kept for it alone; return the key of that, if any."""
+        _check_id("session", session_id)
+        return await self._database.write(
+            partial(placements.remove_path, session_id=session_id, path=path, principal=principal)
+        )
 
     async def stored_bytes(self, *, principal: str) -> int:
         """Count the bytes that `put_file` limits."""

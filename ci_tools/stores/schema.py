@@ -2,7 +2,8 @@
 
 Free text (code, names, reasons) is stored as JSON text (see `ci_tools.stores.codec`), because
 databases refuse characters that users may send. `seq` gives the order in which rows were made.
-A step is unfinished while `finished_at` is null.
+A step is unfinished while `finished_at` is null. `files` are bytes that we keep; `placements` say
+under which file id a path of a session's folder is known, which may have no kept bytes behind it.
 """
 
 from typing import Any
@@ -29,7 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from ci_tools.models import Json
 from ci_tools.stores.codec import from_text, to_text
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision in `migrations/` that this code works with."""
 
 SQLITE_CLOCK = "ci_now"
@@ -98,6 +99,8 @@ sessions = Table(
     Column("kernel", JsonText),
     Column("lost", JsonText),
     Column("workspace_bytes", BigInteger, nullable=False),
+    Column("network", Text),
+    Column("environment", JsonText),
 )
 
 steps = Table(
@@ -164,6 +167,17 @@ files = Table(
     Column("modified_at", Double, nullable=False),
     Column("key", Text, nullable=False),
     Index("ix_files_session_id_path", "session_id", "path", unique=True),
+)
+
+placements = Table(
+    "placements",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("file_id", Text, nullable=False, index=True),
+    Column("size", BigInteger),  # null: the id stands for whatever is under the path
+    Column("sha256", Text),
+    Column("modified_at", Double),
 )
 
 tokens = Table(

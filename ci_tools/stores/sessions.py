@@ -19,7 +19,7 @@ from sqlalchemy import (
 from ci_tools.errors import LimitError, NotFoundError
 from ci_tools.models import KernelRef, Session
 from ci_tools.stores.codec import full_text_from_json, kernel_from_json, kernel_to_json
-from ci_tools.stores.schema import Now, files, sessions, steps, tickets
+from ci_tools.stores.schema import Now, files, placements, sessions, steps, tickets
 
 _FIND = select(sessions).where(
     sessions.c.id == bindparam("id"), sessions.c.principal == bindparam("principal_")
@@ -180,8 +180,12 @@ def _delete_sessions(conn: Connection, ids: Sequence[str]) -> list[str]:
             full_text = full_text_from_json(row.full_text)
             keys += [full_text.key] if full_text else []
             keys += [row.outputs_key] if row.outputs_key else []
-        of_files = delete(files).where(files.c.session_id == id).returning(files.c.key)
-        keys += conn.scalars(of_files).all()
+        of_files = delete(files).where(files.c.session_id == id).returning(files.c.id, files.c.key)
+        for row in conn.execute(of_files).all():
+            keys.append(row.key)
+            # Other sessions may have a copy of it, which has no upload behind it from now on.
+            conn.execute(delete(placements).where(placements.c.file_id == row.id))
+        conn.execute(delete(placements).where(placements.c.session_id == id))
         conn.execute(delete(tickets).where(tickets.c.session_id == id))
         conn.execute(delete(sessions).where(sessions.c.id == id))
     return keys

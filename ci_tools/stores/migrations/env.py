@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from ci_tools.stores.schema import metadata
+chain = context.config.attributes["chain"]
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=chain.metadata,
+    version_table=chain.version_table,
     render_as_batch=True,  # SQLite changes a table by copying it
 )
 with context.begin_transaction():

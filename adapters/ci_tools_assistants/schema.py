@@ -97,11 +97,16 @@ steps = _table("api_steps", _parent("api_runs"), Index("ix_api_steps_parent_seq"
 files = _table(
     "api_files",
     Column("purpose", Text, nullable=False),
+    Column("expires_at", BigInteger, index=True),
     Index("ix_api_files_principal_seq", "principal", "seq"),
     Index("ix_api_files_principal_purpose_seq", "principal", "purpose", "seq"),
 )
 
-uploads = _table("api_uploads", Index("ix_api_uploads_principal_seq", "principal", "seq"))
+uploads = _table(
+    "api_uploads",
+    Column("expires_at", BigInteger, index=True),
+    Index("ix_api_uploads_principal_seq", "principal", "seq"),
+)
 
 parts = _table(
     "api_parts", _parent("api_uploads"), Index("ix_api_parts_parent_seq", "parent", "seq")
@@ -134,6 +139,30 @@ deleted = Table(
 )
 """Where deleted objects were, for a while: code that deletes all while it pages through a list
 names the last one it deleted as the cursor."""
+
+usage = Table(
+    "api_usage",
+    metadata,
+    _seq(),
+    Column("principal", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Index("ix_api_usage_principal_started_at", "principal", "started_at"),
+    Index("ix_api_usage_thread_started_at", "thread", "started_at"),
+)
+"""Sessions of the code interpreter as they are counted; they outlive their threads."""
+
+usage = Table(
+    "api_usage",
+    metadata,
+    _seq(),
+    Column("principal", Text, nullable=False),
+    Column("thread", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Index("ix_api_usage_principal_seq", "principal", "seq"),
+    Index("ix_api_usage_thread_started_at", "thread", "started_at"),
+)
+"""The sessions of the code interpreter that were counted; they outlive their threads."""
 
 TABLES: dict[Kind, Table] = {
     Kind.ASSISTANT: assistants,

@@ -44,11 +44,17 @@ def upgrade() -> None:
     _create("api_steps", _parent("api_runs"))
     _index("api_steps", "parent", "seq")
 
-    _create("api_files", sa.Column("purpose", sa.Text(), nullable=False))
+    _create(
+        "api_files",
+        sa.Column("purpose", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger()),
+    )
+    _index("api_files", "expires_at")
     _index("api_files", "principal", "seq")
     _index("api_files", "principal", "purpose", "seq")
 
-    _create("api_uploads")
+    _create("api_uploads", sa.Column("expires_at", sa.BigInteger()))
+    _index("api_uploads", "expires_at")
     _index("api_uploads", "principal", "seq")
 
     _create("api_parts", _parent("api_uploads"))
@@ -79,6 +85,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_deleted")),
     )
     _index("api_deleted", "deleted_at")
+
+    op.create_table(
+        "api_usage",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
+        sa.Column("thread", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_api_usage")),
+    )
+    _index("api_usage", "principal", "started_at")
+    _index("api_usage", "thread", "started_at")
+
+    op.create_table(
+        "api_usage",
+        sa.Column("seq", _SEQ, nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
+        sa.Column("thread", sa.Text(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_api_usage")),
+    )
+    _index("api_usage", "principal", "seq")
+    _index("api_usage", "thread", "started_at")
 
 
 def _create(name: str, *more: sa.Column[str] | sa.Column[bool] | sa.Column[int]) -> None:

@@ -1,11 +1,13 @@
 """Large bodies straight from a server's socket.
 
 How this works: the HTTP client reads 64 KB at a time and takes four times the processor time of
-what is done here: the head of the answer is parsed, and what follows is handed on as it comes. Only
-the simple case is handled: no encryption, no proxy, a body of known length. In all others nothing
-is yielded, and the caller asks the HTTP client.
+what is done here: the head of the answer is parsed, and what follows is handed on as it comes. A
+thread reads a round of pieces, because a server that is slower than this process would make the
+event loop wait for each. Only the simple case is handled: no encryption, no proxy, a body of known
+length. In all others nothing is yielded, and the caller asks the HTTP client.
 """
 
+import contextlib
 import io
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -15,13 +17,15 @@ from http.client import HTTPException, parse_headers
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import anyio
-from anyio import lowlevel, to_thread
+from anyio import to_thread
 
 from ci_tools_jupyter.server import ServerAddress
 
 BLOCK = 1 << 18
 """Bytes of one read; larger ones need new memory each time, which takes longer than the read."""
+
+ROUND = 1 << 20
+"""Bytes that a thread reads before it hands them over; the server goes on meanwhile."""
 
 HEAD_LIMIT = 1 << 16
 """Bytes that the head of an answer may have."""
@@ -81,7 +85,7 @@ def _connect(address: ServerAddress, request: bytes) -> socket.socket:
     connection = socket.create_connection((parts.hostname, parts.port or 80), CONNECT_TIMEOUT)
     try:
         connection.sendall(request)
-        connection.setblocking(False)
+        connection.settimeout(READ_TIMEOUT)
     except BaseException:
         connection.close()
         raise
@@ -91,10 +95,10 @@ def _connect(address: ServerAddress, request: bytes) -> socket.socket:
 async def _read_head(connection: socket.socket) -> Body | None:
     data = b""
     while b"\r\n\r\n" not in data:
-        chunk = await _receive(connection, BLOCK)
-        if not chunk or len(data) > HEAD_LIMIT:
+        pieces = await _receive(connection, least=1, most=BLOCK)
+        if not pieces or len(data) > HEAD_LIMIT:
             return None
-        data += chunk
+        data += b"".join(pieces)
     head, _, rest = data.partition(b"\r\n\r\n")
     status_line, _, fields = head.partition(b"\r\n")
     status = int(status_line.split(b" ")[1])
@@ -108,23 +112,32 @@ async def _read_head(connection: socket.socket) -> Body | None:
 
 
 async def _read(connection: socket.socket, rest: bytes, length: int) -> AsyncIterator[bytes]:
-    chunk = rest[:length]
+    if first := rest[:length]:
+        length -= len(first)
+        yield first
     while length > 0:
-        if chunk:
-            length -= len(chunk)
-            yield chunk
-        if length > 0:
-            # What is there already is taken without waiting: others must have their turn.
-            await lowlevel.checkpoint()
-            chunk = await _receive(connection, min(BLOCK, length))
-            if not chunk:
-                raise ConnectionResetError("the answer ended too early")
+        size = min(ROUND, length)
+        pieces = await _receive(connection, least=size, most=size)
+        if not pieces:
+            raise ConnectionResetError("the answer ended too early")
+        for piece in pieces:
+            length -= len(piece)
+            yield piece
 
 
-async def _receive(connection: socket.socket, size: int) -> bytes:
-    while True:
-        try:
-            return connection.recv(size)
-        except BlockingIOError:
-            with anyio.fail_after(READ_TIMEOUT):
-                await anyio.wait_readable(connection)
+async def _receive(connection: socket.socket, *, least: int, most: int) -> list[bytes]:
+    """Return `least` to `most` bytes in pieces, fewer where the answer ends."""
+
+    def receive() -> list[bytes]:
+        pieces, count = [], 0
+        while count < least and (piece := connection.recv(min(BLOCK, most - count))):
+            pieces.append(piece)
+            count += len(piece)
+        return pieces
+
+    try:
+        return await to_thread.run_sync(receive, abandon_on_cancel=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # so that an abandoned thread ends
+        raise

@@ -21,7 +21,7 @@ from ci_tools_assistants.objects import Kind, Object
 from ci_tools_assistants.rows import Page, PageQuery
 from ci_tools_assistants.schema import PARENTS, REVISION, metadata, runs
 
-__all__ = ["Page", "Records", "Remove", "Write", "open_records"]
+__all__ = ["Page", "Records", "Remove", "RunLost", "Write", "open_records"]
 
 T = TypeVar("T")
 
@@ -41,11 +41,16 @@ _INLINE_PAGE = 200
 
 @dataclass(frozen=True)
 class Write:
-    """A message or step of a run to be inserted, or replaced if its id is known."""
+    """A message or step of a run to be inserted, or replaced if its id is known.
+
+    Stored metadata stays: it is the client's, who may have changed it meanwhile.
+    """
 
     kind: Kind
     object: Object
     parent: str
+    private: Object | None = None
+    """What is never shown of it; None leaves what is stored."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Remove:
 
     kind: Kind
     id: str
+
+
+class RunLost(Exception):
+    """Another process has taken over the run."""
 
 
 async def open_records(database: Database) -> "Records":
@@ -272,16 +281,22 @@ class Records:
         *,
         principal: str,
         lease: str | None = None,
+        held_by: str | None = None,
         also: Sequence[Write | Remove] = (),
     ) -> Object:
         """Move a run to its next state, and write its messages and steps, in one transaction.
 
         `change` may raise to refuse; then nothing is written. The thread is free as soon as the
         status is final. A `lease` becomes the run's.
+
+        Raises:
+            RunLost: The run's lease is not `held_by`, if that is given.
         """
 
         def work(conn: Connection) -> Object:
             row = rows.find_row(conn, Kind.RUN, run_id, principal=principal, lock=True)
+            if held_by is not None and row.lease != held_by:
+                raise RunLost(run_id)
             changed = change(row.data)
             if changed is not row.data or lease:
                 rows.replace_row(conn, Kind.RUN, row, changed, lease=lease)
@@ -293,6 +308,18 @@ class Records:
     async def save(self, writes: Sequence[Write | Remove], *, principal: str) -> None:
         """Write messages and steps of a run; its thread's lock is none for the run itself."""
         await self._database.write(partial(_apply, writes=writes, principal=principal))
+
+    async def load_context(
+        self, thread_id: str, *, principal: str, limit: int
+    ) -> tuple[list[Object], list[Object]]:
+        """Return the newest messages of a thread and the steps of their runs, oldest first.
+
+        The steps of the newest run are among them even if no message is of it yet.
+        """
+        return await self._database.read(
+            partial(rows.load_context, thread_id=thread_id, principal=principal, limit=limit),
+            bulk=limit > _INLINE_PAGE,
+        )
 
     async def find_active_run(self, thread_id: str, *, principal: str) -> str | None:
         """Return the id of the run that locks a thread."""
@@ -374,7 +401,14 @@ def _add_messages(
 def _apply(conn: Connection, writes: Sequence[Write | Remove], principal: str) -> None:
     for write in writes:
         if isinstance(write, Write):
-            rows.put_row(conn, write.kind, write.object, principal=principal, parent=write.parent)
+            rows.put_row(
+                conn,
+                write.kind,
+                write.object,
+                principal=principal,
+                parent=write.parent,
+                private=write.private,
+            )
         else:
             row = rows.find_own(conn, write.kind, write.id, principal=principal)
             if row is not None:

@@ -152,18 +152,6 @@ usage = Table(
 )
 """Sessions of the code interpreter as they are counted; they outlive their threads."""
 
-usage = Table(
-    "api_usage",
-    metadata,
-    _seq(),
-    Column("principal", Text, nullable=False),
-    Column("thread", Text, nullable=False),
-    Column("started_at", BigInteger, nullable=False),
-    Index("ix_api_usage_principal_seq", "principal", "seq"),
-    Index("ix_api_usage_thread_started_at", "thread", "started_at"),
-)
-"""The sessions of the code interpreter that were counted; they outlive their threads."""
-
 TABLES: dict[Kind, Table] = {
     Kind.ASSISTANT: assistants,
     Kind.THREAD: threads,

@@ -12,7 +12,7 @@ from ci_tools.stores.migrate import create, upgrade
 from ci_tools.stores.steps import release_lease, take_lease
 from ci_tools_assistants.errors import ApiError, NoSuchObject, ThreadBusy
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.records import CHAIN, Records, Remove, Write, open_records
+from ci_tools_assistants.records import CHAIN, Records, Remove, RunLost, Write, open_records
 from ci_tools_assistants.schema import metadata
 
 ADA, BOB = "ada", "bob"
@@ -38,6 +38,7 @@ def make_message(thread: Object, text: str = "hello", **fields: Any) -> Object:
         "thread_id": thread["id"],
         "run_id": None,
         "attachments": [],
+        "metadata": {},
         "content": text,
         **fields,
     }
@@ -54,7 +55,13 @@ def make_run(thread: Object, **fields: Any) -> Object:
 
 
 def make_step(run: Object, **fields: Any) -> Object:
-    return {"id": new_id("step_"), "run_id": run["id"], "status": "in_progress", **fields}
+    return {
+        "id": new_id("step_"),
+        "run_id": run["id"],
+        "status": "in_progress",
+        "metadata": None,
+        **fields,
+    }
 
 
 def to_status(status: str) -> Any:
@@ -518,3 +525,58 @@ async def test_a_principal_can_be_erased(records: Records, thread: Object) -> No
 
     assert (await records.page(Kind.THREAD, principal=ADA)).data == []
     assert (await records.page(Kind.THREAD, principal=BOB)).data == [kept]
+
+
+async def test_a_write_keeps_metadata_that_was_changed_meanwhile(
+    records: Records, thread: Object
+) -> None:
+    message = make_message(thread, "", run_id="run_1")
+    await records.save([Write(Kind.MESSAGE, message, thread["id"])], principal=ADA)
+    await records.change(
+        Kind.MESSAGE, message["id"], lambda old: {**old, "metadata": {"a": "b"}}, principal=ADA
+    )
+
+    await records.save(
+        [Write(Kind.MESSAGE, {**message, "content": "done"}, thread["id"], {"x": 1})],
+        principal=ADA,
+    )
+
+    stored = await records.get(Kind.MESSAGE, message["id"], principal=ADA)
+    assert stored == {**message, "content": "done", "metadata": {"a": "b"}}
+    assert await records.get_private(Kind.MESSAGE, message["id"], principal=ADA) == {"x": 1}
+
+
+async def test_a_process_that_lost_its_run_cannot_change_it(
+    records: Records, thread: Object
+) -> None:
+    run = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
+
+    with pytest.raises(RunLost):
+        await records.change_run(
+            run["id"], to_status("completed"), principal=ADA, held_by="lease_2"
+        )
+    await records.change_run(run["id"], to_status("completed"), principal=ADA, held_by="lease_1")
+
+
+async def test_the_context_of_a_run_is_messages_and_steps_of_their_runs(
+    records: Records, thread: Object
+) -> None:
+    made = []
+    for number in range(3):
+        run = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
+        step = make_step(run)
+        message = make_message(thread, str(number), run_id=run["id"])
+        await records.change_run(
+            run["id"],
+            to_status("completed"),
+            principal=ADA,
+            also=[Write(Kind.STEP, step, run["id"]), Write(Kind.MESSAGE, message, thread["id"])],
+        )
+        made.append((message, step))
+    last = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
+    step = await records.add(Kind.STEP, make_step(last), principal=ADA, parent=last["id"])
+
+    messages, steps = await records.load_context(thread["id"], principal=ADA, limit=2)
+
+    assert messages == [made[1][0], made[2][0]]
+    assert steps == [made[1][1], made[2][1], step]

@@ -97,17 +97,6 @@ def upgrade() -> None:
     _index("api_usage", "principal", "started_at")
     _index("api_usage", "thread", "started_at")
 
-    op.create_table(
-        "api_usage",
-        sa.Column("seq", _SEQ, nullable=False),
-        sa.Column("principal", sa.Text(), nullable=False),
-        sa.Column("thread", sa.Text(), nullable=False),
-        sa.Column("started_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("seq", name=op.f("pk_api_usage")),
-    )
-    _index("api_usage", "principal", "seq")
-    _index("api_usage", "thread", "started_at")
-
 
 def _create(name: str, *more: sa.Column[str] | sa.Column[bool] | sa.Column[int]) -> None:
     """Make the table of one kind of object."""

@@ -3,6 +3,9 @@
 "ci" is *code interpreter*. Start with `open_service`; the nouns are in `ci_tools.models`.
 """
 
+import importlib
+import typing
+
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
@@ -35,6 +38,7 @@ from ci_tools.models import (
     KernelRef,
     KernelSpec,
     Output,
+    Restarted,
     RunStep,
     Session,
     StepDisplayUpdated,
@@ -51,9 +55,12 @@ from ci_tools.models import (
     Variable,
 )
 from ci_tools.render import Image, Rendered, render_step
-from ci_tools.runtime import open_service
-from ci_tools.service import Restarted, SessionService
-from ci_tools.settings import JupyterServerProfile, Settings
+
+if typing.TYPE_CHECKING:
+    from ci_tools.runtime import open_service
+    from ci_tools.service import SessionService
+    from ci_tools.settings import JupyterServerProfile, Settings
+    from ci_tools.uploads import Uploads
 
 __all__ = [
     "LOCAL",
@@ -104,7 +111,29 @@ __all__ = [
     "StepStatus",
     "StoreError",
     "StreamOutput",
+    "Uploads",
     "Variable",
     "open_service",
     "render_step",
 ]
+
+_LATE = {
+    "JupyterServerProfile": "ci_tools.settings",
+    "SessionService": "ci_tools.service",
+    "Settings": "ci_tools.settings",
+    "Uploads": "ci_tools.uploads",
+    "open_service": "ci_tools.runtime",
+}
+"""Names that load when they are used: clients and tools need the nouns and errors only."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

@@ -218,6 +218,14 @@ class Session:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """What a restart did: the session, and the steps that were run again."""
+
+    session: Session
+    replayed: tuple[RunStep, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class File:
     """A file in a session's /mnt/data, or an upload that is in no session yet.
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
+import re
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
@@ -33,6 +34,7 @@ from ci_tools.models import (
     File,
     Json,
     KernelSpec,
+    Restarted,
     RunStep,
     Session,
     StepEvent,
@@ -79,6 +81,9 @@ VARIABLES_WAIT = 10.0
 _NAME_LIMIT = 200
 """Characters of a session's name or a principal."""
 
+_STEP_ID = re.compile(r"step_[A-Za-z0-9]{24}", re.ASCII)
+"""Ids that callers may make for steps, as `new_id` does."""
+
 _FOREIGN_WAIT_FIRST, _FOREIGN_WAIT_LONGEST = 0.05, 1.0
 """Seconds between two looks at a step that another process runs."""
 
@@ -87,14 +92,6 @@ _ROOM_CHECK = 5.0
 
 _PAGE = 100
 """Steps read from the store at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restarted:
-    """What a restart did: the session, and the steps that were run again."""
-
-    session: Session
-    replayed: tuple[RunStep, ...] = ()
 
 
 class SessionService:
@@ -148,23 +145,19 @@ class SessionService:
             InvalidArgumentError: No such server profile or kernelspec; the message lists them.
         """
         self._admit()
-        if name is not None and len(name) > _NAME_LIMIT:
-            raise InvalidArgumentError(f"A session's name has at most {_NAME_LIMIT} characters.")
-        server = self._checked_server(server)
-        kernelspec = kernelspec or self.settings.kernelspec
-        if kernelspec:
-            await self._check_kernelspec(server, kernelspec)
-        session = Session(
-            id=new_id("sess_"),
-            principal=self.principal,
-            name=None if name is None else clean_text(name),
-            server=server,
-            kernelspec=kernelspec,
-            isolation=self._engine.backend.isolation(server),
-            created_at=0,
-            last_used_at=0,
-        )
+        session = await self._new_session(name, server, kernelspec)
         return await self._engine.records.add_session(
+            session, limit=self.settings.sessions_per_principal
+        )
+
+    async def find_or_create_session(self, name: str) -> Session:
+        """Return the principal's oldest session of that name; one is created if there is none.
+
+        Of calls at the same time, in any process, one creates it and all return it.
+        """
+        self._admit()
+        session = await self._new_session(name, None, None)
+        return await self._engine.records.find_or_add_session(
             session, limit=self.settings.sessions_per_principal
         )
 
@@ -277,10 +270,23 @@ class SessionService:
                 await self._abandon(running)
 
     async def submit_code(
-        self, session_id: str, code: str, *, timeout: float | None = None
+        self,
+        session_id: str,
+        code: str,
+        *,
+        timeout: float | None = None,
+        step_id: str | None = None,
     ) -> RunStep:
-        """Queue code and return its step at once; it goes on in the service."""
-        return (await self._submit(session_id, code, timeout)).step
+        """Queue code and return its step at once; it goes on in the service.
+
+        A caller that may have to ask again makes the step's id itself, with `new_id("step_")`: the
+        code is run once, however often it is submitted under that id.
+        """
+        if step_id is not None:
+            found = await self._find_submitted(session_id, code, step_id)
+            if found is not None:
+                return found
+        return (await self._submit(session_id, code, timeout, step_id=step_id)).step
 
     @asynccontextmanager
     async def watch_run_step(self, step_id: str) -> AsyncIterator[AsyncIterator[StepEvent]]:
@@ -617,6 +623,27 @@ class SessionService:
                 f"{', '.join(known)}.{others}"
             )
 
+    async def _new_session(
+        self, name: str | None, server: str | None, kernelspec: str | None
+    ) -> Session:
+        """Return a session that is not stored yet, with checked parts."""
+        if name is not None and len(name) > _NAME_LIMIT:
+            raise InvalidArgumentError(f"A session's name has at most {_NAME_LIMIT} characters.")
+        server = self._checked_server(server)
+        kernelspec = kernelspec or self.settings.kernelspec
+        if kernelspec:
+            await self._check_kernelspec(server, kernelspec)
+        return Session(
+            id=new_id("sess_"),
+            principal=self.principal,
+            name=None if name is None else clean_text(name),
+            server=server,
+            kernelspec=kernelspec,
+            isolation=self._engine.backend.isolation(server),
+            created_at=0,
+            last_used_at=0,
+        )
+
     async def _session(self, session_id: str) -> Session:
         return await self._engine.records.get_session(session_id, principal=self.principal)
 
@@ -662,7 +689,13 @@ class SessionService:
             logger.exception("session %s: not warmed", session.id)
 
     async def _submit(
-        self, session_id: str, code: str, timeout: float | None, *, replays: str | None = None
+        self,
+        session_id: str,
+        code: str,
+        timeout: float | None,
+        *,
+        step_id: str | None = None,
+        replays: str | None = None,
     ) -> RunningStep:
         self._admit()
         if len(code) > CODE_LIMIT:
@@ -678,7 +711,7 @@ class SessionService:
             )
         await self._check_room()
         step = RunStep(
-            id=new_id("step_"),
+            id=step_id or new_id("step_"),
             session_id=session_id,
             principal=self.principal,
             code=code,
@@ -699,6 +732,21 @@ class SessionService:
         running.update(admission.step)
         self._live(admission.session).start_step(running, admission)
         return running
+
+    async def _find_submitted(self, session_id: str, code: str, step_id: str) -> RunStep | None:
+        """Return the step that was submitted before under an id that its caller made."""
+        self._admit()
+        if not _STEP_ID.fullmatch(step_id):
+            raise InvalidArgumentError(
+                "A step's id is 'step_' and 24 letters and digits, chosen at random."
+            )
+        try:
+            step = await self._step(step_id)
+        except NotFoundError:
+            return None
+        if (step.session_id, step.code) != (session_id, code):
+            raise InvalidArgumentError(f"The step {step_id!r} is another one: make a new id.")
+        return step
 
     async def _check_room(self) -> None:
         """Refuse to run code of a principal that keeps all it may: running makes more of it."""

@@ -78,6 +78,12 @@ class RecordStore:
             partial(sessions.add_session, session=session, limit=limit)
         )
 
+    async def find_or_add_session(self, session: Session, *, limit: int) -> Session:
+        """Return the principal's oldest session of the same name, or store this one."""
+        return await self._database.write(
+            partial(sessions.find_or_add_session, session=session, limit=limit)
+        )
+
     async def get_session(self, id: str, *, principal: str) -> Session:
         """Return a session."""
         _check_id("session", id)

@@ -92,6 +92,18 @@ def add_session(conn: Connection, session: Session, *, limit: int) -> Session:
     return to_session(row)
 
 
+def find_or_add_session(conn: Connection, session: Session, *, limit: int) -> Session:
+    """Return the principal's oldest session of the same name, or insert this one."""
+    lock_principal(conn, session.principal)
+    row = conn.execute(
+        select(sessions)
+        .where(sessions.c.principal == session.principal, sessions.c.name == session.name)
+        .order_by(sessions.c.seq)
+        .limit(1)
+    ).one_or_none()
+    return add_session(conn, session, limit=limit) if row is None else to_session(row)
+
+
 def get_session(conn: Connection, id: str, *, principal: str) -> Session:
     """Return a session of this principal."""
     row = conn.execute(_FIND, {"id": id, "principal_": principal}).one_or_none()

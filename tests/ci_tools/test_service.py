@@ -26,6 +26,7 @@ from ci_tools import (
     StreamOutput,
     open_service,
 )
+from ci_tools.models import new_id
 from ci_tools.testing import FakeBackend
 
 FOREVER = "import time\nprint('started', flush=True)\nwhile True: time.sleep(0.01)"
@@ -42,6 +43,8 @@ async def _started(service: SessionService, session_id: str, code: str = FOREVER
 
 
 def test_public_names_are_exactly_what_is_exported() -> None:
+    assert all(hasattr(ci_tools, name) for name in ci_tools.__all__)  # some load only now
+    assert set(ci_tools.__all__) <= set(dir(ci_tools))
     public = {
         name
         for name, value in vars(ci_tools).items()
@@ -637,6 +640,35 @@ async def test_step_that_meets_a_warming_kernel_uses_it(
     step = await service.run_code(session.id, "1")
 
     assert (step.status, step.epoch, backend.started) == (StepStatus.COMPLETED, 1, 1)
+
+
+async def test_session_is_found_by_its_name_or_created(service: SessionService) -> None:
+    first = await service.find_or_create_session("work")
+    again = await service.find_or_create_session("work")
+    other = await service.find_or_create_session("play")
+
+    assert first == again
+    assert (first.name, other.name) == ("work", "play")
+    assert first.id != other.id
+
+
+async def test_code_submitted_twice_under_one_id_runs_once(service: SessionService) -> None:
+    session = await service.create_session()
+    await service.run_code(session.id, "runs = 0")
+    id = new_id("step_")
+
+    steps = [await service.submit_code(session.id, "runs += 1; runs", step_id=id) for _ in range(2)]
+    done = await service.wait_run_step(id)
+    late = await service.submit_code(session.id, "runs += 1; runs", step_id=id)
+
+    assert [step.id for step in steps] == [id, id]
+    assert done == late
+    assert [getattr(output, "data", None) for output in done.outputs] == [{"text/plain": "1"}]
+    for refused in ("step_short", "step_" + "é" * 24, "file-" + "a" * 24):
+        with pytest.raises(InvalidArgumentError):
+            await service.submit_code(session.id, "1", step_id=refused)
+    with pytest.raises(InvalidArgumentError):
+        await service.submit_code(session.id, "other code", step_id=id)
 
 
 async def test_notebook_has_every_step(service: SessionService) -> None:

@@ -209,3 +209,25 @@ async def test_deleting_a_session_deletes_all_of_it_and_names_the_garbage(
     ):
         with pytest.raises(NotFoundError):
             await lookup
+
+
+async def test_a_session_is_found_by_name_or_made_once(
+    store: RecordStore, new_session: Callable[..., Session]
+) -> None:
+    found: list[str] = []
+
+    async def find(name: str = "work") -> None:
+        session = await store.find_or_add_session(new_session(name=name), limit=3)
+        found.append(session.id)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(find)
+    await store.add_session(new_session(name="work"), limit=3)
+    await find()
+    await find("Ünnamed\x00")
+
+    assert len(set(found)) == 2
+    assert len(await store.list_sessions(principal="ada")) == 3
+    foreign = await store.find_or_add_session(new_session("bob", "work"), limit=1)
+    assert foreign.id not in found

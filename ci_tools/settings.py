@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import (
@@ -66,6 +66,104 @@ class JupyterServerProfile(BaseModel):
 
     kernelspec: str | None = None
     """The kernelspec of sessions that name none; None takes the server's own default."""
+
+
+class ModelEntry(BaseModel):
+    """How the model of one name is reached, and what it can take.
+
+    A flag that is None is taken from what is known of the model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    use: str
+    """`provider:model` (`openai:gpt-5`; `openai:*` passes on whatever name was asked for), or
+    `module:factory`, which is called with `options` and returns a LangChain chat model."""
+
+    base_url: str | None = None
+    """The address of the provider's API, if it is not the provider's own."""
+
+    api_key: SecretStr | None = None
+    """The key of the provider."""
+
+    api_key_env: str | None = None
+    """The variable that holds the key of the provider; without either, the provider's usual one."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters of the provider's class, or of the factory."""
+
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds that the model may be silent, before its answer and in the middle of it."""
+
+    max_retries: int = Field(default=2, ge=0, le=10)
+    """How often a request is repeated if it failed before the first word of the answer."""
+
+    stream: bool = True
+    """Whether the answer is fetched in pieces."""
+
+    stream_usage: bool = True
+    """Whether an OpenAI-compatible server is asked for the usage of a streamed answer."""
+
+    context_window: int | None = Field(default=None, ge=256)
+    """Tokens that prompt and answer may have together."""
+
+    images: bool | None = None
+    """Whether the model can look at images."""
+
+    image_urls: bool | None = None
+    """Whether the provider fetches images from addresses."""
+
+    tool_images: Literal["tool", "user", "none"] | None = None
+    """Where images that code made are shown to the model: in the tool's result, in a user message
+    after it, or not at all."""
+
+    tools: bool | None = None
+    """Whether the model can call tools."""
+
+    tool_choice: bool | None = None
+    """Whether the model can be made to call a tool."""
+
+    parallel_tool_calls: bool | None = None
+    """Whether calls of several tools at once can be forbidden."""
+
+    strict: bool | None = None
+    """Whether the tools' parameter `strict` is known."""
+
+    temperature: bool | None = None
+    """Whether the model takes `temperature` and `top_p`."""
+
+    response_format: bool | None = None
+    """Whether the provider takes a JSON format; else it is asked for in words."""
+
+    reasoning: bool | None = None
+    """Whether the model takes `reasoning_effort`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_text(cls, value: object) -> object:
+        return {"use": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_use(self) -> "ModelEntry":
+        place, colon, name = self.use.partition(":")
+        if not (place and colon and name):
+            raise ValueError("use: write 'provider:model' or 'module:factory'")
+        if self.api_key is not None and self.api_key_env is not None:
+            raise ValueError("api_key and api_key_env: give one of them")
+        return self
+
+    def find_api_key(self) -> SecretStr | None:
+        """Return the key, or None to leave it to the provider's package.
+
+        Raises:
+            ConfigurationError: The variable that `api_key_env` names is not set.
+        """
+        if self.api_key_env is None:
+            return self.api_key
+        value = os.environ.get(self.api_key_env)
+        if not value:
+            raise ConfigurationError(f"The variable {self.api_key_env} (api_key_env) is not set.")
+        return SecretStr(value)
 
 
 class Settings(BaseSettings):
@@ -205,6 +303,10 @@ class Settings(BaseSettings):
 
     public_url: HttpUrl | None = None
     """The address under which clients reach `ci-tools serve`, if a proxy stands before it."""
+
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
+    """The models that runs of the Assistants API use, by the name that clients ask for, as JSON;
+    the entry `default` answers to every other name."""
 
     auth: Literal["token", "none"] = "token"
     """Who may use the HTTP face: bearers of a token, or (loopback only) everybody."""

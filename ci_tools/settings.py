@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import (
@@ -32,6 +32,12 @@ HOUR = 3600.0
 
 DAY = 24 * HOUR
 """Seconds."""
+
+Network: TypeAlias = Literal["none", "allowlist", "on"]
+"""What sandboxed code reaches besides its own loopback."""
+
+NETWORKS: tuple[Network, ...] = ("none", "allowlist", "on")
+"""From the least to the most."""
 
 _PREFIX = "CI_TOOLS_"
 """How the variables begin."""
@@ -219,8 +225,16 @@ class Settings(BaseSettings):
     kernel_requirements: Path | None = None
     """A requirements file with what the environment for kernels shall have besides."""
 
-    kernel_network: bool = False
-    """Whether sandboxed code can use this machine's network."""
+    kernel_network: Network = "none"
+    """What sandboxed code reaches, where a session says nothing else: nothing, the hosts of
+    `kernel_network_hosts`, or all that this machine does, its loopback and neighbours included."""
+
+    kernel_network_most: Network | None = None
+    """The most that a host application may give a session; None for `kernel_network`."""
+
+    kernel_network_hosts: tuple[str, ...] = ()
+    """The hosts of the network `allowlist`, as JSON: `["pypi.org", "*.example.org:8443"]`; without
+    a port 80 and 443. No name leads to a private address; an address in the list may be one."""
 
     kernel_environment: dict[str, SecretStr] = Field(default_factory=dict)
     """Variables of code on the embedded server, as JSON; values of 8 and more characters are
@@ -304,12 +318,12 @@ class Settings(BaseSettings):
     public_url: HttpUrl | None = None
     """The address under which clients reach `ci-tools serve`, if a proxy stands before it."""
 
+    auth: Literal["token", "none"] = "token"
+    """Who may use the HTTP face: bearers of a token, or (loopback only) everybody."""
+
     models: dict[str, ModelEntry] = Field(default_factory=dict)
     """The models that runs of the Assistants API use, by the name that clients ask for, as JSON;
     the entry `default` answers to every other name."""
-
-    auth: Literal["token", "none"] = "token"
-    """Who may use the HTTP face: bearers of a token, or (loopback only) everybody."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log line written to stderr."""
@@ -320,13 +334,21 @@ class Settings(BaseSettings):
             raise ValueError("step_timeout is larger than step_timeout_max")
         if "embedded" in self.jupyter_servers or "default" in self.jupyter_servers:
             raise ValueError("jupyter_servers: the names 'embedded' and 'default' are taken")
+        if NETWORKS.index(self.most_network) < NETWORKS.index(self.kernel_network):
+            raise ValueError("kernel_network is more than kernel_network_most")
+        if self.kernel_network == "allowlist" and not self.kernel_network_hosts:
+            raise ValueError("kernel_network is 'allowlist', and kernel_network_hosts is empty")
         return self
+
+    @property
+    def most_network(self) -> Network:
+        """The most that a session may have, with `kernel_network_most` filled in."""
+        return self.kernel_network_most or self.kernel_network
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values of `kernel_environment` that outputs must not show."""
-        values = (value.get_secret_value() for value in self.kernel_environment.values())
-        return tuple(value for value in values if len(value) >= SECRET_LENGTH)
+        return to_secrets(value.get_secret_value() for value in self.kernel_environment.values())
 
     @classmethod
     def settings_customise_sources(
@@ -365,6 +387,11 @@ class Settings(BaseSettings):
                 raise _unknown(f"key {key!r} in {file}", key, known, "")
         toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
         return init_settings, env_settings, toml
+
+
+def to_secrets(values: Iterable[str]) -> tuple[str, ...]:
+    """Return those values of code's variables that outputs must not show."""
+    return tuple(value for value in values if len(value) >= SECRET_LENGTH)
 
 
 def _unknown(what: str, name: str, known: Iterable[str], prefix: str) -> ConfigurationError:

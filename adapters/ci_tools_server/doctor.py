@@ -32,6 +32,12 @@ from ci_tools_server.run_file import find_run
 _STEP_LIMIT = 60.0
 """Seconds that a kernel has to start and answer."""
 
+_NETWORKS = {
+    "none": "no network",
+    "allowlist": "with a list of allowed hosts",
+    "on": "with the network of this machine",
+}
+
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -114,11 +120,10 @@ def _look_at_kernels(environment: KernelEnvironment, policy: Policy | None) -> I
             advice=report.problem or "",
         )
         return
-    network = "with the network of this machine" if policy.network else "no network"
     yield Finding(
         state="warn" if report.problem else "ok",
         subject="isolation",
-        text=f"{report.isolation}, {network}",
+        text=f"{report.isolation}, {_NETWORKS[policy.network]}",
         advice=report.problem or "",
     )
     for limit, text in list_mechanisms(report):

@@ -48,7 +48,7 @@ class EmbeddedKernels:
     requirements: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Of the sandbox: its network, limits, pool and preloaded modules."""
+    """Of the sandbox: its usual network, limits, pool and preloaded modules."""
 
     @property
     def sandboxed(self) -> bool:
@@ -69,6 +69,7 @@ class EmbeddedKernels:
             policy={
                 "isolation": settings.isolation,
                 "network": settings.kernel_network,
+                "hosts": list(settings.kernel_network_hosts),
                 "limits": {
                     "memory": settings.kernel_memory,
                     "processes": settings.kernel_processes,

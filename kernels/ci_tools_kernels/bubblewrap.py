@@ -96,6 +96,8 @@ class Bubblewrap:
         if spec["network"]:
             arguments += ["--ro-bind", "/etc/hosts", "/etc/hosts"]
             arguments += ["--ro-bind", os.path.realpath("/etc/resolv.conf"), "/etc/resolv.conf"]
+        if spec["proxy"] is not None:
+            arguments += ["--ro-bind", spec["proxy"], filesystem.PROXY]
         scratch = str(spec["limits"]["scratch"])
         arguments += ["--dev", "/dev", "--proc", "/proc", "--size", scratch]
         arguments += ["--tmpfs", filesystem.SCRATCH]

@@ -6,7 +6,7 @@
         {"stream": "stdout", "text": "..."}
         {"exit_status": 0, "timed_out": false, "truncated": false}
     GET /ci-tools/api/kernels/<kernel id>
-        {"isolation": "namespaces", "network": false, "limits": {...}, "last_excess": null}: what
+        {"isolation": "namespaces", "network": "none", "limits": {...}, "last_excess": null}: what
         holds this kernel, and the limit that it was last interrupted or ended for
     GET /ci-tools/api/probe
         which mechanism holds each limit here, and why
@@ -212,6 +212,8 @@ def _warm_up(name: str, key: PoolKey, policy: Policy) -> None:
     try:
         launcher = host.launcher(key.python, policy)
         launcher.ready.result(START_TIMEOUT)
+        if policy.network == "allowlist":
+            host.proxies.open(policy.hosts)
     except (OSError, RuntimeError, TimeoutError) as exc:
         logger.error("Kernels of %s cannot be started: %s", name, exc)
         return

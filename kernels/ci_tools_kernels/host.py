@@ -20,6 +20,7 @@ from ci_tools_kernels.cgroups import find_controls, remove_leftovers
 from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.pool import Pool
 from ci_tools_kernels.probe import IsolationError, probe
+from ci_tools_kernels.proxies import Proxies
 from ci_tools_kernels.specs import FIRST_USER, kernel_environment, kernel_spec
 from ci_tools_kernels.template import Template
 from ci_tools_kernels.watch import Watcher
@@ -62,7 +63,8 @@ class Host:
         self.controls = find_controls()
         remove_leftovers(self.controls)
         self.watcher = Watcher()
-        self.pool = Pool(self, self.run_dir)
+        self.proxies = Proxies(self.run_dir)
+        self.pool = Pool(self, self.run_dir, self.proxies)
         atexit.register(self.close)
 
     def launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
@@ -131,6 +133,7 @@ class Host:
         # Not under the lock: ending sandboxes give their user ids back.
         for launcher in launchers:
             launcher.close()
+        self.proxies.close()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self._run_lock.close()
 

@@ -1,11 +1,17 @@
 """What an operator decides about kernels: limits, network, environment, what is preloaded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from ci_tools_kernels.allowlist import Allowlist
 
 MEGABYTE = 1 << 20
 """Bytes."""
+
+Network: TypeAlias = Literal["none", "allowlist", "on"]
+"""What code reaches: its own loopback; the hosts of a list, through a proxy; all that the machine
+does, its loopback and its neighbours included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,12 @@ class Policy:
     """`auto` is the best that this machine allows. Without a sandbox there is no policy either:
     that is a stock kernelspec."""
 
-    network: bool = False
-    """Whether code shares the machine's network; otherwise it has only its own loopback."""
+    network: Network = "none"
+    """What code reaches besides its own loopback."""
+
+    hosts: tuple[str, ...] = ()
+    """The hosts that code reaches with the network `allowlist`, as `ci_tools_kernels.allowlist`
+    describes them."""
 
     limits: Limits = field(default_factory=Limits)
 
@@ -64,7 +74,7 @@ def to_policy(config: Mapping[str, Any]) -> Policy:
     """Read the `config` of a kernelspec's `kernel_provisioner`.
 
     Raises:
-        ValueError: There is a name that means nothing here.
+        ValueError: There is a name or a value that means nothing here.
     """
     known = {item.name for item in fields(Policy)}
     limits = dict(config.get("limits", {}))
@@ -72,11 +82,31 @@ def to_policy(config: Mapping[str, Any]) -> Policy:
     if unknown:
         raise ValueError(f"Unknown in the kernelspec's provisioner: {', '.join(sorted(unknown))}.")
     values = {**config, "limits": Limits(**limits)}
-    if "preload" in config:
-        values["preload"] = tuple(config["preload"])
+    for name in ("preload", "hosts"):
+        if name in config:
+            values[name] = tuple(config[name])
+    if values.get("network", "none") not in get_args(Network):
+        raise ValueError(f"A network is one of {', '.join(get_args(Network))}.")
+    Allowlist(values.get("hosts", ()))
     return Policy(**values)
 
 
 def to_config(policy: Policy) -> dict[str, Any]:
     """Return the policy as a kernelspec's provisioner `config`."""
-    return {**asdict(policy), "preload": list(policy.preload)}
+    return {**asdict(policy), "preload": list(policy.preload), "hosts": list(policy.hosts)}
+
+
+def choose(policy: Policy, choice: Mapping[str, Any]) -> Policy:
+    """Return the policy with the `network` and the `environment` that were chosen for one kernel.
+
+    Raises:
+        ValueError: There is a name or a value that means nothing here.
+    """
+    unknown = set(choice) - {"network", "environment"}
+    if unknown:
+        raise ValueError(f"Unknown in the choice for a kernel: {', '.join(sorted(unknown))}.")
+    network = choice.get("network") or policy.network
+    if network not in get_args(Network):
+        raise ValueError(f"A network is one of {', '.join(get_args(Network))}.")
+    environment = {**policy.environment, **choice.get("environment", {})}
+    return replace(policy, network=network, environment=environment)

@@ -12,6 +12,7 @@ from uuid import uuid4
 from ci_tools_kernels.lease import Lease, Users
 from ci_tools_kernels.listeners import Listeners
 from ci_tools_kernels.policy import Policy
+from ci_tools_kernels.proxies import Proxies
 from ci_tools_kernels.specs import kernel_spec
 from ci_tools_kernels.template import Sandbox, Template, TemplateError
 
@@ -41,8 +42,9 @@ class Ready:
 class Pool:
     """The ready kernels of one server process, which belong to no session yet."""
 
-    def __init__(self, users: Users, run_dir: Path) -> None:
+    def __init__(self, users: Users, run_dir: Path, proxies: Proxies) -> None:
         self._users = users
+        self._proxies = proxies
         self._run_dir = run_dir
         self._lock = threading.Lock()
         self._ready: dict[PoolKey, list[Ready]] = {}
@@ -83,6 +85,7 @@ class Pool:
             extra_environment=dict(key.environment),
             cgroups=lease.group.entries if lease.group else (),
             pooled=True,
+            proxy=self._proxies.find(policy.hosts) if policy.network == "allowlist" else None,
         )
         try:
             started = template.spawn(spec, listeners.fds)

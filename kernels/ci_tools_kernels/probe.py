@@ -13,7 +13,7 @@ from pathlib import Path
 from ci_tools_kernels.bubblewrap import find_bubblewrap, try_bubblewrap
 from ci_tools_kernels.cgroups import CONTROLLERS, Controls, find_controls
 from ci_tools_kernels.inside import landlock, seccomp, wire
-from ci_tools_kernels.policy import Policy
+from ci_tools_kernels.policy import Network, Policy
 from ci_tools_kernels.specs import FIRST_USER, kernel_spec
 from ci_tools_kernels.template import ENTRY_POINT
 
@@ -33,6 +33,17 @@ class Mechanism:
     mechanism: str
     reason: str = ""
     """Why it is not a better one; empty if there is none better."""
+
+
+_NETWORKS: dict[Network, Mechanism] = {
+    "none": Mechanism(limit="network", mechanism="a network namespace with only a loopback"),
+    "allowlist": Mechanism(
+        limit="network", mechanism="a network namespace, and a proxy that knows the allowed hosts"
+    ),
+    "on": Mechanism(
+        limit="network", mechanism="none", reason="sessions are given the machine's own"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +173,7 @@ def _list_mechanisms(isolation: str, policy: Policy, controls: Controls) -> tupl
     return (
         Mechanism(limit="files", mechanism=f"mount namespace ({isolation}), read-only system"),
         Mechanism(limit="signals and processes", mechanism="pid, ipc and user namespaces"),
-        Mechanism(limit="network", mechanism="none", reason="sessions are given the machine's own")
-        if policy.network
-        else Mechanism(limit="network", mechanism="a network namespace with only a loopback"),
+        _NETWORKS[policy.network],
         Mechanism(limit="system calls", mechanism="seccomp, no_new_privs, no capabilities"),
         Mechanism(limit="second layer", mechanism=f"Landlock {version}")
         if version

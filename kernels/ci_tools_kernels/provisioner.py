@@ -18,7 +18,7 @@ from ci_tools_kernels.bubblewrap import Bubblewrap
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.lease import Lease
 from ci_tools_kernels.listeners import CHANNELS, Listeners
-from ci_tools_kernels.policy import MEGABYTE, to_config, to_policy
+from ci_tools_kernels.policy import MEGABYTE, choose, to_config, to_policy
 from ci_tools_kernels.pool import PoolKey, Ready
 from ci_tools_kernels.specs import kernel_environment, kernel_spec
 from ci_tools_kernels.template import (
@@ -32,6 +32,11 @@ from ci_tools_kernels.watch import Watch
 
 REFILL_DELAY = 0.5
 """Seconds after a start until the pool makes up for it."""
+
+CHOICE = "ci_tools_choice"
+"""The argument of `start_kernel` with what is chosen for one kernel, as `policy.choose` reads it.
+
+No request of a stock server sets it; restarts repeat it."""
 
 GRACE = 1.0
 """Seconds that interrupted code has to get below a limit again."""
@@ -73,8 +78,11 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     def __init__(self, *, kernel_id: str, kernel_spec: Any, parent: Any, **config: Any) -> None:
         super().__init__(kernel_id=kernel_id, kernel_spec=kernel_spec, parent=parent)
-        self.policy = to_policy(config)
-        """What the kernelspec says; something that means nothing here is a `ValueError`."""
+        self._own_policy = to_policy(config)
+        self.policy = self._own_policy
+        """What the kernelspec says; something that means nothing here is a `ValueError`.
+
+        What the server's own code chose for this kernel is in it once it is started."""
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -92,6 +100,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Bind the kernel's sockets and tell the kernel manager where they are."""
+        self.policy = choose(self._own_policy, kwargs.pop(CHOICE, {}))
         manager = self.parent
         host = find_host()
         if self._listeners is None:
@@ -128,6 +137,11 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def _launch(self, python: str, cwd: str | None) -> None:
         host, policy = find_host(), self.policy
+        proxy = None
+        if policy.network == "allowlist":
+            proxy = host.proxies.find(policy.hosts)
+            if proxy is None:
+                proxy = await asyncio.to_thread(host.proxies.open, policy.hosts)
         launcher = host.find_launcher(python, policy)
         if launcher is None:  # trying sandboxes out takes a while
             launcher = await asyncio.to_thread(host.launcher, python, policy)
@@ -139,7 +153,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         self._isolation = "namespaces" if isinstance(launcher, Template) else "bubblewrap"
         folder = self._data_folder(cwd)
         made = await self._take_ready(launcher, folder) or await self._make(
-            launcher, python, folder
+            launcher, python, folder, proxy
         )
         sandbox, lease = made
         self._sandbox = sandbox
@@ -184,7 +198,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         return ready.sandbox, ready.lease
 
     async def _make(
-        self, launcher: Template | Bubblewrap, python: str, folder: str | None
+        self, launcher: Template | Bubblewrap, python: str, folder: str | None, proxy: str | None
     ) -> tuple[Sandbox, Lease]:
         assert self._listeners is not None
         host = find_host()
@@ -199,6 +213,7 @@ class SandboxProvisioner(KernelProvisionerBase):
             signature_scheme=session.signature_scheme,
             extra_environment=self.kernel_spec.env,
             cgroups=lease.group.entries if lease.group else (),
+            proxy=proxy,
         )
         try:
             started = asyncio.wrap_future(launcher.spawn(spec, self._listeners.fds))

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from ci_tools_kernels.inside.filesystem import DATA, PACKAGES, SCRATCH
+from ci_tools_kernels.inside.relay import PORT
 from ci_tools_kernels.policy import Policy
 
 FIRST_USER = 0x70000000
@@ -28,13 +29,16 @@ def kernel_spec(
     extra_environment: Mapping[str, str] | None = None,
     cgroups: Sequence[str] = (),
     pooled: bool = False,
+    proxy: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a template is told about one kernel."""
+    """Return what a template is told about one kernel; `proxy` is the folder with its socket."""
     return {
         "id": uuid4().hex,
         "cgroups": list(cgroups),
         "pooled": pooled,
-        "network": policy.network,
+        "network": policy.network == "on",
+        "proxy": proxy,
+        "hosts": list(policy.hosts) if proxy else [],
         "data": data,
         "uid": user,
         "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
@@ -62,7 +66,8 @@ def kernel_environment(python: str, policy: Policy, extra: Mapping[str, str]) ->
         "PIP_RETRIES": "0",
         "PIP_PREFIX": PACKAGES,
         "PIP_TIMEOUT": "15",
-        **({} if policy.network else {"PIP_INDEX_URL": NO_INDEX}),
+        **({"PIP_INDEX_URL": NO_INDEX} if policy.network == "none" else {}),
+        **(_proxy_variables() if policy.network == "allowlist" else {}),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHELL": "/bin/sh",
@@ -72,3 +77,10 @@ def kernel_environment(python: str, policy: Policy, extra: Mapping[str, str]) ->
         **extra,
         **policy.environment,
     }
+
+
+def _proxy_variables() -> dict[str, str]:
+    address = f"http://127.0.0.1:{PORT}"
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+    own = "localhost,127.0.0.1,::1"
+    return {**dict.fromkeys(names, address), "NO_PROXY": own, "no_proxy": own}

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ci_tools_kernels import Limits, Policy
 from ci_tools_kernels.kernelspec import write_kernelspec
-from ci_tools_kernels.provisioner import SandboxProvisioner
+from ci_tools_kernels.provisioner import CHOICE, SandboxProvisioner
 from ci_tools_kernels.template import Sandbox
 
 START_TIMEOUT = 60.0
@@ -101,13 +101,18 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    kernelspecs: Path, folder: Path, *, name: str = "sandbox"
+    kernelspecs: Path,
+    folder: Path,
+    *,
+    name: str = "sandbox",
+    choice: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Session]:
     """Start a kernel of that name with `folder` as its /mnt/data."""
     await anyio.Path(folder).mkdir(exist_ok=True)
     specs = KernelSpecManager(kernel_dirs=[str(kernelspecs)])
     manager = AsyncKernelManager(kernel_name=name, kernel_spec_manager=specs)
-    await manager.start_kernel(cwd=str(folder))
+    chosen = {} if choice is None else {CHOICE: choice}
+    await manager.start_kernel(cwd=str(folder), **chosen)
     try:
         client = manager.client()
         client.start_channels()
@@ -132,7 +137,7 @@ def write_kernelspecs(folder: Path) -> Path:
         policy=Policy(preload=("numpy",), limits=SMALL),
     )
     write_kernelspec(
-        folder, name="online", python=sys.executable, policy=Policy(preload=(), network=True)
+        folder, name="online", python=sys.executable, policy=Policy(preload=(), network="on")
     )
     write_kernelspec(
         folder, name="bubblewrap", python=sys.executable, policy=Policy(isolation="bubblewrap")

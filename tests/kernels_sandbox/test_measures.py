@@ -93,7 +93,7 @@ def test_deleted_file_that_is_open_counts(tmp_path: Path) -> None:
 
 
 def test_policy_survives_its_kernelspec() -> None:
-    policy = Policy(network=True, limits=Limits(memory=5), preload=("numpy",), pool=3)
+    policy = Policy(network="on", limits=Limits(memory=5), preload=("numpy",), pool=3)
 
     assert to_policy(to_config(policy)) == policy
 

@@ -2,7 +2,10 @@
 
 import functools
 import http.server
+import os
+import signal
 import socket
+import sys
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Iterator
@@ -10,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ci_tools_kernels import Policy, probe
+from ci_tools_kernels import Policy, probe, write_kernelspec
 from ci_tools_kernels.commands import CommandDone, run_command
+from ci_tools_kernels.host import find_host
 from ci_tools_kernels.inside.landlock import abi_version
+from ci_tools_kernels.inside.relay import PORT
 from tests.kernels_sandbox.rig import START_TIMEOUT, Session, open_session
 
 METADATA = "Metadata-Version: 2.1\nName: small-package\nVersion: 1.0\n"
@@ -24,16 +29,20 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Iterator[str]:
-    """The address of a server on the machine's loopback with one package."""
-    folder = tmp_path / "index"
-    folder.mkdir()
+def write_package(folder: Path) -> None:
     with zipfile.ZipFile(folder / "small_package-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("small_package.py", "value = 42\n")
         wheel.writestr("small_package-1.0.dist-info/METADATA", METADATA)
         wheel.writestr("small_package-1.0.dist-info/WHEEL", WHEEL)
         wheel.writestr("small_package-1.0.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """The address of a server on the machine's loopback with one package."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    write_package(folder)
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -68,7 +77,7 @@ async def test_network_includes_the_machines_loopback(online: Session, index: st
 
 
 def test_report_says_that_the_network_is_the_machines() -> None:
-    report = probe(Policy(network=True))
+    report = probe(Policy(network="on"))
 
     held = {item.limit: item.mechanism for item in report.mechanisms}
     assert report.isolation is None or held["network"] == "none"
@@ -125,3 +134,153 @@ async def test_shell_command_says_that_there_is_no_network(session: Session) -> 
     text = await run_shell(session, "python -m pip install small-package 2>&1")
 
     assert "this-session-has-no-network" in text
+
+
+INNER = "127.0.0.2"
+"""An address of this machine that stands for another one's: requests to it go to the proxy."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[int]:
+    """The port of a server with one package, at `INNER` and at `localhost`."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    write_package(folder)
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+async def listed(site: int, tmp_path: Path) -> AsyncIterator[Session]:
+    """A kernel that reaches a list of hosts: that site by its address and by a name."""
+    hosts = (f"{INNER}:{site}", f"localhost:{site}")
+    policy = Policy(preload=(), network="allowlist", hosts=hosts)
+    write_kernelspec(tmp_path / "specs", name="listed", python=sys.executable, policy=policy)
+    async with open_session(tmp_path / "specs", tmp_path / "mine", name="listed") as session:
+        yield session
+
+
+ASK = """
+import http.client, socket
+def ask(request):
+    proxy = socket.create_connection(("127.0.0.1", {port}), 10)
+    proxy.sendall(request)
+    answer = http.client.HTTPResponse(proxy)
+    try:
+        answer.begin()
+    except http.client.HTTPException:
+        return "closed"
+    return answer.status
+"""
+
+
+async def test_listed_host_is_reached_through_the_proxy(listed: Session, site: int) -> None:
+    result = await listed.run(
+        f"import urllib.request\nprint(urllib.request.urlopen('http://{INNER}:{site}/').status)"
+    )
+    tunnel = await listed.run(
+        ASK.format(port=PORT)
+        + f"print(ask(b'CONNECT {INNER}:{site} HTTP/1.1\\r\\nHost: {INNER}\\r\\n\\r\\n'))"
+    )
+
+    assert result.text == "200\n"
+    assert tunnel.text == "200\n", tunnel.error
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        ("example.org:443", 403),  # not listed
+        ("localhost:{site}", 403),  # listed, and leads to this machine
+        ("127.0.0.1:{site}", 403),
+        ("[::ffff:127.0.0.2]:{site}", 403),
+        ("0x7f000002:{site}", 403),
+        ("127.2:{site}", 403),
+        (INNER + ":{other}", 403),
+    ],
+)
+async def test_other_hosts_are_refused_by_the_proxy(
+    listed: Session, site: int, target: str, answer: int
+) -> None:
+    named = target.format(site=site, other=site + 1)
+    result = await listed.run(
+        ASK.format(port=PORT)
+        + f"print(ask(b'CONNECT {named} HTTP/1.1\\r\\n\\r\\n'))\n"
+        + f"print(ask(b'GET http://{named}/ HTTP/1.1\\r\\nHost: {INNER}:{site}\\r\\n\\r\\n'))"
+    )
+
+    assert str(answer) in result.text, result.error
+    assert "200" not in result.text
+
+
+async def test_nothing_is_reached_past_the_proxy(listed: Session, site: int) -> None:
+    result = await listed.run(
+        "import socket\n"
+        f"for address in ('{INNER}', '127.0.0.1', '8.8.8.8'):\n"
+        "    try:\n"
+        f"        socket.create_connection((address, {site}), 2)\n"
+        "    except OSError as exc:\n"
+        "        print(type(exc).__name__)\n"
+        "try:\n"
+        "    socket.getaddrinfo('pypi.org', 443)\n"
+        "except OSError as exc:\n"
+        "    print(type(exc).__name__)"
+    )
+
+    assert result.text == "ConnectionRefusedError\n" * 2 + "OSError\ngaierror\n"
+
+
+async def test_package_is_installed_through_the_proxy(listed: Session, site: int) -> None:
+    installed = await listed.run(
+        f"%pip install --no-index --find-links http://{INNER}:{site}/"
+        f" --trusted-host {INNER} small-package",
+        timeout=60,
+    )
+    result = await listed.run("import small_package\nprint(small_package.value)")
+    refused = await listed.run("%pip install something-else", timeout=60)
+
+    assert result.text == "42\n", installed.text
+    assert f"This session reaches these hosts only: {INNER}:{site}" in refused.text
+
+
+async def test_session_without_network_says_why_nothing_is_installed(session: Session) -> None:
+    result = await session.run("%pip install small-package")
+
+    assert "This session has no network" in result.text
+
+
+async def test_choice_for_one_kernel_changes_its_network_and_variables(
+    kernelspecs: Path, tmp_path: Path
+) -> None:
+    choice = {"network": "on", "environment": {"TOLD": "to this one"}}
+    async with open_session(kernelspecs, tmp_path / "mine", choice=choice) as chosen:
+        first = await chosen.run("import os, socket\nprint(os.environ['TOLD'])")
+        command = await run_shell(chosen, "echo $TOLD")
+        await chosen.manager.restart_kernel(now=True)
+        await chosen.client.wait_for_ready(timeout=START_TIMEOUT)
+        again = await chosen.run("import os\nprint(os.environ['TOLD'])")
+        network = chosen.provisioner.policy.network
+
+    assert first.text == again.text == "to this one\n"
+    assert command == "to this one\n"
+    assert network == "on"
+
+
+async def test_proxy_that_was_killed_is_replaced_for_running_sessions(
+    listed: Session, site: int, tmp_path: Path
+) -> None:
+    ask = f"import urllib.request\nprint(urllib.request.urlopen('http://{INNER}:{site}/').status)"
+    proxies = find_host().proxies
+    os.kill(proxies.find_process(listed.provisioner.policy.hosts), signal.SIGKILL)
+    specs = tmp_path / "specs"
+    async with open_session(specs, tmp_path / "another", name="listed") as another:
+        in_new = await another.run(ask)
+    in_old = await listed.run(ask)
+
+    assert in_new.text == "200\n", in_new.error
+    assert in_old.text == "200\n", in_old.error

@@ -34,7 +34,7 @@ def test_sandbox_holds_for_an_ordinary_user() -> None:
                 *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={home}/tests"),
                 *("--deselect", "tests/kernels_sandbox/test_unprivileged.py", str(HERE)),
             ],
-            env={**os.environ, "HOME": home, "TMPDIR": home, "XDG_RUNTIME_DIR": home},
+            env={**inherited, "HOME": home, "TMPDIR": home, "XDG_RUNTIME_DIR": home},
             cwd=HERE.parents[1],
             capture_output=True,
             text=True,

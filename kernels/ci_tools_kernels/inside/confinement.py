@@ -52,6 +52,7 @@ def enter(spec: dict[str, Any], root: str, idmap_fd: int | None) -> None:
         scratch_bytes=limits["scratch"],
         scratch_files=limits["files"],
         data_bytes=limits["disk"],
+        proxy=spec["proxy"],
     )
     _change_user(spec["uid"])
     set_limits(limits)

@@ -39,6 +39,9 @@ SCRATCH = "/tmp"  # noqa: S108 -- private to the sandbox
 PACKAGES = f"{DATA}/.packages"
 """Where pip puts packages in a session, as its prefix: they last as long as its files."""
 
+PROXY = "/run/proxy"
+"""Where the filtering proxy's socket is, in a sandbox that has one."""
+
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- private to the sandbox
 
 WRITABLE = ("/mnt", SCRATCH, "/dev", "/proc")
@@ -125,7 +128,7 @@ def build_root(root: str, environments: Sequence[str]) -> None:
         if not any(path.startswith(f"{system}/") for system in SYSTEM):
             _show(root, path)
     _build_devices(root)
-    for path in ("/proc", SCRATCH, "/run", "/var", "/mnt", DATA):
+    for path in ("/proc", SCRATCH, PROXY, "/var", "/mnt", DATA):
         os.makedirs(root + path, 0o755, exist_ok=True)  # an environment may be below one
     if not os.path.lexists(f"{root}/var{SCRATCH}"):
         os.symlink(SCRATCH, f"{root}/var{SCRATCH}")
@@ -175,6 +178,7 @@ def enter_root(
     scratch_bytes: int,
     scratch_files: int,
     data_bytes: int,
+    proxy: str | None,
 ) -> None:
     """Add what is one session's own, and make `root` the root.
 
@@ -195,6 +199,8 @@ def enter_root(
     if network:
         for name in ("hosts", "resolv.conf"):
             bind(os.path.realpath(f"/etc/{name}"), f"{root}/etc/{name}", _READ_ONLY)
+    if proxy is not None:
+        bind(proxy, root + PROXY, _READ_ONLY | MOUNT_ATTR_NOEXEC, recursive=False)
     if data is None:
         options = f"mode=1777,size={data_bytes},nr_inodes={scratch_files}"
         mount("tmpfs", root + DATA, "tmpfs", _SHIELDED, options)

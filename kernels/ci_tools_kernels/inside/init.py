@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -25,12 +26,18 @@ from ci_tools_kernels.inside.syscalls import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, 
 
 
 def run(
-    link: socket.socket, start_kernel: Callable[[socket.socket], None], kernel_fds: list[int]
+    link: socket.socket,
+    start_kernel: Callable[[socket.socket], None],
+    kernel_fds: list[int],
+    *,
+    proxied: bool,
 ) -> int:
     """Start the kernel in a child, serve commands, and return the kernel's exit status.
 
     The child gets the socket to say why it could not start; it must close it before it runs code.
     """
+    if proxied:
+        sys.modules["ci_tools_kernels.inside.relay"].start()  # few sandboxes need it
     wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     kernel = os.fork()
     if kernel == 0:

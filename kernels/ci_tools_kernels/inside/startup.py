@@ -50,8 +50,8 @@ def remember_fonts(folder: str) -> None:
                 _fonts[name] = file.read()
 
 
-def prepare(shell: Any, *, network: bool, cwd: str) -> None:
-    """Set up what must be there before the first execution."""
+def prepare(shell: Any, *, network: bool, hosts: list[str], cwd: str) -> None:
+    """Set up what must be there before the first execution; `hosts` are all that it reaches."""
     _follow_folder(shell, cwd)
     packages = find_packages()
     folder = os.environ["MPLCONFIGDIR"]
@@ -69,13 +69,20 @@ def prepare(shell: Any, *, network: bool, cwd: str) -> None:
         pandas.set_option("display.width", 160, "display.max_columns", 40)
     shell.InteractiveTB.structured_traceback = _Tracebacks(shell).structured
     shell.register_magic_function(lambda line: _show_variables(shell), "line", "variables")
-    if not network:
+    if not network or hosts:
         run_pip = shell.find_line_magic("pip")
         shell.register_magic_function(
-            lambda line: print(NO_NETWORK) if "install" in line.split()[:1] else run_pip(line),  # noqa: T201
-            "line",
-            "pip",
+            lambda line: _run_pip(shell, run_pip, line, hosts), "line", "pip"
         )
+
+
+def _run_pip(shell: Any, run_pip: Callable[[str], None], line: str, hosts: list[str]) -> None:
+    if not hosts and "install" in line.split()[:1]:
+        print(NO_NETWORK)  # noqa: T201
+        return
+    run_pip(line)
+    if hosts and shell.user_ns.get("_exit_code"):
+        print(f"This session reaches these hosts only: {', '.join(hosts)}.")  # noqa: T201
 
 
 def _follow_folder(shell: Any, cwd: str) -> None:

@@ -160,7 +160,7 @@ class _Template:
         os.environ["MPLCONFIGDIR"] = self._spec["font_cache"]
         os.environ["OPENBLAS_NUM_THREADS"] = "1"  # this process forks, and must have no threads
         # What is ours is out of reach once a sandbox has its own root.
-        for name in ("kernel", "startup"):
+        for name in ("kernel", "startup", "relay"):
             importlib.import_module(f"ci_tools_kernels.inside.{name}")
         filesystem.find_packages()  # which is slow the first time
         for name in self._spec["preload"]:
@@ -299,7 +299,7 @@ def _become_sandbox(spec: dict[str, Any], fds: list[int], root: str, idmap_fd: i
             os.close(fd)
         if not listeners:
             return  # a trial
-        status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
+        status = _run(spec, listeners, link)
     finally:
         if status < 0:
             # An exit status that means the same to the server as the kernel's own end by signal.
@@ -311,7 +311,7 @@ def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: sock
     """Go on as a session's first process where bubblewrap has made the sandbox."""
     try:
         close_fds([*listeners, link.fileno()])
-        for name in ("kernel", "startup"):
+        for name in ("kernel", "startup", "relay"):
             importlib.import_module(f"ci_tools_kernels.inside.{name}")
         confinement.set_limits(spec["limits"])
         confinement.drop_privileges()
@@ -319,8 +319,17 @@ def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: sock
         wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
         return 1
     wire.send(link, {"op": "entered"})
-    status = init.run(link, lambda link: _become_kernel(spec, listeners, link), listeners)
+    status = _run(spec, listeners, link)
     return status if status >= 0 else 128 - status
+
+
+def _run(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> int:
+    return init.run(
+        link,
+        lambda link: _become_kernel(spec, listeners, link),
+        listeners,
+        proxied=spec["proxy"] is not None,
+    )
 
 
 def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> None:
@@ -341,7 +350,8 @@ def _become_kernel(spec: dict[str, Any], listeners: list[int], link: socket.sock
     kernel.prepare_streams()
     app = kernel.configure(spec["connection"], listeners)
     app.initialize([])
-    startup.prepare(app.shell, network=spec["network"], cwd=spec["cwd"])
+    network = spec["network"] or spec["proxy"] is not None
+    startup.prepare(app.shell, network=network, hosts=spec["hosts"], cwd=spec["cwd"])
     if spec.get("rehearse"):
         startup.rehearse(app.shell)
         wire.send(link, {"op": "rehearsed", "modules": sorted(sys.modules)})

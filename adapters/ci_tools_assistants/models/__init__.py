@@ -1,0 +1,45 @@
+"""Models behind the Assistants API: found by name, asked turn by turn, whoever provides them."""
+
+from ci_tools_assistants.models.code_argument import (
+    CODE_TOOL,
+    CodeArgumentDecoder,
+    create_code_tool,
+    find_code,
+)
+from ci_tools_assistants.models.exchange import (
+    ArgumentsDelta,
+    Call,
+    CallStarted,
+    Finish,
+    RefusalDelta,
+    TextDelta,
+    TurnDone,
+    TurnEvent,
+    TurnRequest,
+    Usage,
+)
+from ci_tools_assistants.models.failures import ModelError, ModelNotConfigured
+from ci_tools_assistants.models.registry import ModelRegistry, open_registry
+from ci_tools_assistants.models.turn import ChatModel
+
+__all__ = [
+    "CODE_TOOL",
+    "ArgumentsDelta",
+    "Call",
+    "CallStarted",
+    "ChatModel",
+    "CodeArgumentDecoder",
+    "Finish",
+    "ModelError",
+    "ModelNotConfigured",
+    "ModelRegistry",
+    "RefusalDelta",
+    "TextDelta",
+    "TurnDone",
+    "TurnEvent",
+    "TurnRequest",
+    "Usage",
+    "create_code_tool",
+    "find_code",
+    "open_registry",
+]

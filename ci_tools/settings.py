@@ -321,6 +321,12 @@ class Settings(BaseSettings):
     auth: Literal["token", "none"] = "token"
     """Who may use the HTTP face: bearers of a token, or (loopback only) everybody."""
 
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the Assistants API, as JSON: `["https://app.example"]`."""
+
+    step_call_name: Literal["code_interpreter", "code"] = "code_interpreter"
+    """What a run step calls a call of the code interpreter; `code` is what an old guide printed."""
+
     models: dict[str, ModelEntry] = Field(default_factory=dict)
     """The models that runs of the Assistants API use, by the name that clients ask for, as JSON;
     the entry `default` answers to every other name."""

@@ -1,0 +1,187 @@
+"""The API as an ASGI app around one open service.
+
+How this works: `open_api` opens what requests need and owns the task group that runs live in. A
+request is matched, its key and its body are checked, and the operation's handler is called; every
+error becomes an answer here, and every answer gets its id.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ci_tools import CIToolsError, SessionService, Settings
+from ci_tools_assistants.auth import Authenticator, FindPrincipal
+from ci_tools_assistants.errors import ApiError, of_status, to_api_error
+from ci_tools_assistants.objects import Object
+from ci_tools_assistants.operations import all_operations
+from ci_tools_assistants.records import Records, open_records
+from ci_tools_assistants.requests import parse_json, validate
+from ci_tools_assistants.routing import (
+    Call,
+    JsonResponse,
+    Operation,
+    Router,
+    answer_headers,
+    new_request_id,
+    version_of,
+)
+from ci_tools_assistants.versions import from_v1
+
+logger = logging.getLogger(__name__)
+
+BODY_LIMIT = 32 * 1024 * 1024
+"""Bytes of a JSON body."""
+
+_FAILED = (
+    "The server had an error while processing your request. The log of the service says more "
+    "under the id of this request, {id}."
+)
+
+
+class Api:
+    """What handlers use, open as long as the service is."""
+
+    def __init__(
+        self, service: SessionService, settings: Settings, records: Records, tasks: TaskGroup
+    ) -> None:
+        self.service = service
+        self.settings = settings
+        self.records = records
+        self.tasks = tasks
+
+
+@asynccontextmanager
+async def open_api(service: SessionService, settings: Settings) -> AsyncIterator[Api]:
+    """Open the API on a service; leaving the block stops the runs of this process."""
+    records = await open_records(service.database)
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield Api(service, settings, records, tasks)
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+class AssistantsApp:
+    """The ASGI app; `open` it before the first request.
+
+    Without `find_principal` no key is asked for, and everybody is the principal `local`.
+    """
+
+    def __init__(self, find_principal: FindPrincipal | None) -> None:
+        self.router = Router(all_operations())
+        self._authenticator = Authenticator(find_principal)
+        self._api: Api | None = None
+
+    @asynccontextmanager
+    async def open(self, service: SessionService, settings: Settings) -> AsyncIterator[Api]:
+        """Answer requests with that service while the block lasts."""
+        async with open_api(service, settings) as api:
+            self._api = api
+            try:
+                yield api
+            finally:
+                self._api = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = time.monotonic()
+        request = Request(scope, receive)
+        request_id = new_request_id()
+        try:
+            response = await self._answer(request, request_id)
+        except ClientDisconnect:
+            return
+        headers = answer_headers(request_id, version_of(request), started)
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, request_id: str) -> Response:
+        try:
+            return await self._dispatch(request)
+        except ApiError as error:
+            return to_response(error)
+        except CIToolsError as error:
+            if (found := to_api_error(error)).status >= 500:
+                logger.warning("request %s: %s", request_id, error)
+            return to_response(found)
+        except HTTPException as error:  # what starlette says of a form that it cannot read
+            return to_response(of_status(error.status_code, str(error.detail)))
+        except ClientDisconnect:
+            raise
+        except Exception:  # the outermost handler
+            logger.exception("request %s failed", request_id)
+            return to_response(ApiError(500, _FAILED.format(id=request_id), type="server_error"))
+
+    async def _dispatch(self, request: Request) -> Response:
+        api = self._api
+        if api is None:
+            raise RuntimeError("The app has not been opened.")
+        principal = await self._authenticator.identify(request.headers)
+        match = self.router.match(request.method, request.scope["path"])
+        call = Call(
+            api=api,
+            service=api.service.act_as(principal),
+            principal=principal,
+            version=version_of(request),
+            request=request,
+            params=match.params,
+        )
+        await read_body(call, match.operation)
+        return await handle(call, match.operation)
+
+
+async def read_body(call: Call, operation: Operation) -> bytes:
+    """Check the JSON body of a request, if its operation has one; return its bytes."""
+    if operation.body is None:
+        return b""
+    content = await read_content(call.request)
+    value: object = {}
+    if content or not operation.empty_body:
+        value = parse_json(content)
+    if call.version == "v1" and operation.body_kind is not None:
+        value = from_v1(value, operation.body_kind)
+    call.body = validate(operation.body, value)
+    return content
+
+
+async def read_content(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
+    """Return the bytes of a small body.
+
+    Raises:
+        ApiError: 413: there are more than `limit`.
+    """
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise ApiError(413, f"The request is larger than the limit of {limit:,} bytes.")
+    return bytes(content)
+
+
+async def handle(call: Call, operation: Operation) -> Response:
+    """Call the operation's handler and return its answer."""
+    answer = await operation.handler(call)
+    if isinstance(answer, Response):
+        return answer
+    item: Object = call.to_wire(answer)
+    return JsonResponse(item, headers=call.response_headers)
+
+
+def to_response(error: ApiError) -> Response:
+    """Return the answer that an error is."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
+        headers["retry-after-ms"] = str(max(1, round(error.retry_after * 1000)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JsonResponse(error.to_object(), error.status, headers)

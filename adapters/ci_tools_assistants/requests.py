@@ -1,0 +1,241 @@
+"""What clients send: bodies and query strings, checked, and refused in the API's own words.
+
+Models of bodies take no unknown key and convert no types, as the original does; models of query
+strings read numbers and lists out of text and ignore what they do not know.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
+from starlette.datastructures import QueryParams
+
+from ci_tools_assistants.errors import ApiError, clip
+
+M = TypeVar("M", bound=BaseModel)
+
+_TAG = "|"
+"""How the names of a union's members begin, so that they can be told from keys in an error."""
+
+_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
+"""A number that may be too large for a float."""
+
+_NOT_JSON = "We could not parse the JSON body of your request. Send a valid JSON object."
+
+
+class Body(BaseModel):
+    """A JSON body, or an object in one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Query(BaseModel):
+    """The parameters in a URL; a list may be given as `name` or `name[]`, several times."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+def parse_json(content: bytes) -> object:
+    """Return the value that a body holds.
+
+    Raises:
+        ApiError: It is not JSON (or so deeply nested that nobody meant it).
+    """
+    try:
+        value: object = from_json(content, allow_inf_nan=False)
+        if _INFINITE.search(content):
+            json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, _NOT_JSON) from error
+    return value
+
+
+def validate(model: type[M], value: object) -> M:
+    """Return `value` as a model.
+
+    Raises:
+        ApiError: 400, naming the first parameter that is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)[0]
+        raise _to_api_error(details, value) from error
+
+
+def validate_query(model: type[M], query: QueryParams) -> M:
+    """Return the parameters of a URL as a model."""
+    values: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) in (list, tuple):
+            if found := [*query.getlist(name), *query.getlist(f"{name}[]")]:
+                values[name] = found
+        elif name in query:
+            values[name] = query[name]
+    return validate(model, values)
+
+
+def by(key: str) -> Discriminator:
+    """Tell the members of a union apart: objects by the text under `key`, others by their type.
+
+    Members are tagged `|` and that text, `|string` or `|array`; `|object` is for every object.
+    """
+
+    def tag_of(value: object) -> str | None:
+        match value:
+            case str():
+                return _TAG + "string"
+            case list():
+                return _TAG + "array"
+            case dict():
+                found = value.get(key) if key else "object"
+                return None if found is None else f"{_TAG}{found}"
+            case BaseModel():
+                return f"{_TAG}{getattr(value, key) if key else 'object'}"
+            case _:
+                return None
+
+    return Discriminator(tag_of, custom_error_context={"key": key})
+
+
+def refuse(message: str, code: str) -> PydanticCustomError:
+    """Return what a validator raises; `PARAM` in the message becomes the parameter's name."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "code": code})
+
+
+def to_param(location: Sequence[str | int]) -> str | None:
+    """Return the name of a parameter, as in `tools[0].function.name`."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif not part.startswith(_TAG) and part != "[key]":
+            name += f".{part}" if name else part
+    return clip(name) or None
+
+
+def describe(value: object) -> str:
+    """Return what kind of JSON value it is, with its article."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a decimal"
+        case str():
+            return "a string"
+        case list() | tuple():
+            return "an array"
+        case dict():
+            return "an object"
+        case _:
+            return "something else"
+
+
+def _to_api_error(details: ErrorDetails, whole: object) -> ApiError:
+    param = to_param(details["loc"])
+    message, code = _explain(details, param or "body")
+    if code == "missing_key":
+        key = details.get("ctx", {}).get("key", "type")
+        param = f"{param}.{key}" if param else key
+        message, code = f"Missing required parameter: '{param}'.", "missing_required_parameter"
+    return ApiError(400, message, param=param, code=code)
+
+
+_EXPECTED = {
+    "string": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+    "list": "an array",
+    "dict": "an object",
+    "model": "an object",
+}
+
+
+def _explain(details: ErrorDetails, param: str) -> tuple[str, str]:
+    """Return the message of an error, and its code."""
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    match kind:
+        case "missing":
+            return f"Missing required parameter: '{param}'.", "missing_required_parameter"
+        case "extra_forbidden":
+            return f"Unknown parameter: '{param}'.", "unknown_parameter"
+        case "refused":
+            return str(context["message"]).replace("PARAM", param), str(context["code"])
+        case "literal_error" | "enum":
+            return _not_one_of(value, str(context["expected"])), "invalid_value"
+        case "union_tag_not_found" | "union_tag_invalid":
+            return _explain_union(value, context, param)
+        case "string_too_long" | "string_too_short" | "too_long" | "too_short":
+            return _explain_length(kind, value, context, param)
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
+            return _explain_bound(kind, value, context, param)
+        case "string_unicode":
+            return f"Invalid '{param}': not valid Unicode text.", "invalid_string"
+    expected = _EXPECTED.get(kind.split("_")[0])
+    if expected is None:
+        return f"Invalid '{param}': {details['msg']}.", "invalid_value"
+    return _wrong_type(param, expected, value), "invalid_type"
+
+
+def _wrong_type(param: str, expected: str, value: object) -> str:
+    return f"Invalid type for '{param}': expected {expected}, but got {describe(value)} instead."
+
+
+def _not_one_of(value: object, expected: str) -> str:
+    shown = clip(value) if isinstance(value, str) else describe(value)
+    return f"Invalid value: '{shown}'. Supported values are: {expected.replace(' or ', ' and ')}."
+
+
+def _explain_union(value: object, context: Mapping[str, Any], param: str) -> tuple[str, str]:
+    if isinstance(value, dict) and context.get("key") not in value:
+        return "", "missing_key"
+    if isinstance(value, dict):
+        tags = str(context.get("expected_tags", "")).replace(_TAG, "")
+        return _not_one_of(value[context["key"]], tags), "invalid_value"
+    return _wrong_type(param, "one of the documented types", value), "invalid_type"
+
+
+def _explain_length(
+    kind: str, value: object, context: Mapping[str, Any], param: str
+) -> tuple[str, str]:
+    what = "string" if kind.startswith("string") else "array"
+    bound = "maximum" if kind.endswith("long") else "minimum"
+    limit = context.get("max_length", context.get("min_length"))
+    got = len(value) if isinstance(value, str | list | dict) else "another"
+    article = "an array" if what == "array" else "a string"
+    word = "long" if bound == "maximum" else "short"
+    side = "above_max" if bound == "maximum" else "below_min"
+    return (
+        f"Invalid '{param}': {what} too {word}. Expected {article} with {bound} length {limit}, "
+        f"but got {article} with length {got} instead."
+    ), f"{what}_{side}_length"
+
+
+def _explain_bound(
+    kind: str, value: object, context: Mapping[str, Any], param: str
+) -> tuple[str, str]:
+    whole = isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdigit())
+    what = "integer" if whole else "decimal"
+    above = kind.startswith("less")
+    limit = next(iter(context.values()))
+    if isinstance(limit, float) and math.isfinite(limit) and limit == int(limit):
+        limit = int(limit)
+    return (
+        f"Invalid '{param}': {what} {'above maximum' if above else 'below minimum'} value. "
+        f"Expected a value {'<=' if above else '>='} {limit}, but got {clip(str(value), 50)} "
+        "instead."
+    ), f"{what}_{'above_max' if above else 'below_min'}_value"
+
+
+def list_type_of(annotation: object) -> object | None:
+    """Return the type of a list's items, None for what is no list."""
+    return get_args(annotation)[0] if get_origin(annotation) is list else None

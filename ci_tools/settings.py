@@ -331,6 +331,23 @@ class Settings(BaseSettings):
     """The models that runs of the Assistants API use, by the name that clients ask for, as JSON;
     the entry `default` answers to every other name."""
 
+    run_lifetime: float = Field(default=600.0, ge=1)
+    """Seconds after its creation that a run of the Assistants API expires, also while it waits for
+    tool outputs."""
+
+    run_rounds: int = Field(default=50, ge=1)
+    """Rounds of tool calls that a run may have before its answer."""
+
+    thread_queue_time: float = Field(default=0.0, ge=0)
+    """Seconds that a new message or run waits for the active run of its thread; 0 refuses it at
+    once, as the original did."""
+
+    run_webhook_url: HttpUrl | None = None
+    """Where to tell each end of a run, and each wait for tool outputs, with a POST."""
+
+    run_webhook_secret: SecretStr = SecretStr("")
+    """The secret that webhooks are signed with (`whsec_…`, or any text)."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log line written to stderr."""
 
@@ -338,6 +355,8 @@ class Settings(BaseSettings):
     def _check_limits(self) -> "Settings":
         if self.step_timeout > self.step_timeout_max:
             raise ValueError("step_timeout is larger than step_timeout_max")
+        if self.run_webhook_url is not None and not self.run_webhook_secret.get_secret_value():
+            raise ValueError("run_webhook_url is set, and run_webhook_secret is empty")
         if "embedded" in self.jupyter_servers or "default" in self.jupyter_servers:
             raise ValueError("jupyter_servers: the names 'embedded' and 'default' are taken")
         if NETWORKS.index(self.most_network) < NETWORKS.index(self.kernel_network):

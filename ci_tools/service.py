@@ -4,13 +4,14 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 
+from ci_tools.choices import check_environment, choose_network
 from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
@@ -24,7 +25,7 @@ from ci_tools.errors import (
 from ci_tools.folders import SessionFolder
 from ci_tools.folding import clean_text
 from ci_tools.kernel import CommandRequest, Kernel
-from ci_tools.live import CLOSE_GRACE, LiveSession, get_live
+from ci_tools.live import CLOSE_GRACE, LiveSession, find_environment, get_live
 from ci_tools.mapping import PathMapper
 from ci_tools.models import (
     CommandDone,
@@ -47,7 +48,7 @@ from ci_tools.models import (
 from ci_tools.outputs import read_spool
 from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
-from ci_tools.settings import Settings
+from ci_tools.settings import Settings, to_secrets
 from ci_tools.upkeep import delete_session
 from ci_tools.uploads import Uploads, list_files, stat_file, upload
 from ci_tools.workspace import check_path
@@ -137,17 +138,31 @@ class SessionService:
     # Sessions
 
     async def create_session(
-        self, *, name: str | None = None, server: str | None = None, kernelspec: str | None = None
+        self,
+        *,
+        name: str | None = None,
+        server: str | None = None,
+        kernelspec: str | None = None,
+        network: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Session:
         """Create a session; its kernel starts with the first step, or with `warm_session`.
 
+        `network` (`none`, `allowlist` or `on`, within what the settings allow) and `environment`
+        (variables that code sees) are for the host application: never pass on what a model chose.
+        Values of 8 and more characters are replaced by `***` in what is kept of outputs.
+
         Raises:
-            InvalidArgumentError: No such server profile or kernelspec; the message lists them.
+            InvalidArgumentError: No such server profile or kernelspec; the message lists them. Or
+                a network beyond the limit, or a name that no variable can have.
         """
         self._admit()
-        session = await self._new_session(name, server, kernelspec)
+        session = await self._new_session(name, server, kernelspec, network=network)
+        variables = check_environment(environment or {})
         return await self._engine.records.add_session(
-            session, limit=self.settings.sessions_per_principal
+            replace(session, environment=tuple(variables)),
+            limit=self.settings.sessions_per_principal,
+            environment=variables,
         )
 
     async def find_or_create_session(self, name: str) -> Session:
@@ -251,6 +266,7 @@ class SessionService:
 
         `timeout` is the seconds that the code may run; the step is then `expired`.
         """
+        self._admit()
         return await self._await_end(await self._submit(session_id, code, timeout))
 
     @asynccontextmanager
@@ -261,6 +277,7 @@ class SessionService:
 
         Leaving the block early interrupts the code and stores the step as cancelled.
         """
+        self._admit()
         running = await self._submit(session_id, code, timeout)
         try:
             async with running.watch() as events:
@@ -276,17 +293,23 @@ class SessionService:
         *,
         timeout: float | None = None,
         step_id: str | None = None,
+        wait: float | None = 0,
     ) -> RunStep:
-        """Queue code and return its step at once; it goes on in the service.
+        """Queue code and return its step; it goes on in the service whatever its caller does.
 
-        A caller that may have to ask again makes the step's id itself, with `new_id("step_")`: the
-        code is run once, however often it is submitted under that id.
+        The step is returned after `wait` seconds at the latest (None: when it is final). A caller
+        that may have to ask again makes the step's id itself, with `new_id("step_")`: the code is
+        run once, however often it is submitted under that id.
         """
-        if step_id is not None:
-            found = await self._find_submitted(session_id, code, step_id)
-            if found is not None:
-                return found
-        return (await self._submit(session_id, code, timeout, step_id=step_id)).step
+        self._admit()
+        found = step_id and await self._find_submitted(session_id, code, step_id)
+        if found:
+            return await self._wait(found.id, wait)
+        running = await self._submit(session_id, code, timeout, step_id=step_id)
+        if wait is None or wait > 0:
+            with anyio.move_on_after(wait):
+                await running.done.wait()
+        return running.step
 
     @asynccontextmanager
     async def watch_run_step(self, step_id: str) -> AsyncIterator[AsyncIterator[StepEvent]]:
@@ -305,6 +328,9 @@ class SessionService:
     async def wait_run_step(self, step_id: str, *, timeout: float | None = None) -> RunStep:
         """Return the step when it is final, or as it is after `timeout` seconds."""
         self._admit()
+        return await self._wait(step_id, timeout)
+
+    async def _wait(self, step_id: str, timeout: float | None) -> RunStep:
         running = self._running(step_id)
         with anyio.move_on_after(timeout):
             if running is not None:
@@ -412,6 +438,7 @@ class SessionService:
             cwd="" if cwd.rstrip("/") in ("", ".", MOUNT) else check_path(cwd.rstrip("/")),
             timeout=timeout,
             output_limit=output_limit,
+            environment=await find_environment(self._engine, session),
         )
         running = self._engine.commands
         if running[self.principal] >= self.settings.steps_per_principal:
@@ -421,7 +448,7 @@ class SessionService:
         running[self.principal] += 1
         try:
             async with self._open_command(session, request) as events:
-                yield self._masked(events)
+                yield self._masked(events, request)
         finally:
             running[self.principal] -= 1
             if not running[self.principal]:
@@ -624,7 +651,12 @@ class SessionService:
             )
 
     async def _new_session(
-        self, name: str | None, server: str | None, kernelspec: str | None
+        self,
+        name: str | None,
+        server: str | None,
+        kernelspec: str | None,
+        *,
+        network: str | None = None,
     ) -> Session:
         """Return a session that is not stored yet, with checked parts."""
         if name is not None and len(name) > _NAME_LIMIT:
@@ -633,15 +665,17 @@ class SessionService:
         kernelspec = kernelspec or self.settings.kernelspec
         if kernelspec:
             await self._check_kernelspec(server, kernelspec)
+        isolation = self._engine.backend.isolation(server)
         return Session(
             id=new_id("sess_"),
             principal=self.principal,
             name=None if name is None else clean_text(name),
             server=server,
             kernelspec=kernelspec,
-            isolation=self._engine.backend.isolation(server),
+            isolation=isolation,
             created_at=0,
             last_used_at=0,
+            network=choose_network(self.settings, isolation=isolation, wanted=network),
         )
 
     async def _session(self, session_id: str) -> Session:
@@ -665,9 +699,12 @@ class SessionService:
                 events = await stack.enter_async_context(backend.run_command(ref, request))
             yield events
 
-    async def _masked(self, events: AsyncIterator[CommandEvent]) -> AsyncIterator[CommandEvent]:
+    async def _masked(
+        self, events: AsyncIterator[CommandEvent], request: CommandRequest
+    ) -> AsyncIterator[CommandEvent]:
         """Hide the operator's secrets in what a command writes."""
-        mapper = PathMapper(MOUNT, secrets=self.settings.secrets)
+        values = to_secrets(request.environment.values())
+        mapper = PathMapper(MOUNT, secrets=(*self.settings.secrets, *values))
         async for event in events:
             match event:
                 case CommandOutput():
@@ -697,7 +734,6 @@ class SessionService:
         step_id: str | None = None,
         replays: str | None = None,
     ) -> RunningStep:
-        self._admit()
         if len(code) > CODE_LIMIT:
             raise InvalidArgumentError(
                 f"The code has {len(code)} characters; at most {CODE_LIMIT} run in one step. "
@@ -735,7 +771,6 @@ class SessionService:
 
     async def _find_submitted(self, session_id: str, code: str, step_id: str) -> RunStep | None:
         """Return the step that was submitted before under an id that its caller made."""
-        self._admit()
         if not _STEP_ID.fullmatch(step_id):
             raise InvalidArgumentError(
                 "A step's id is 'step_' and 24 letters and digits, chosen at random."

@@ -6,6 +6,7 @@ from ci_tools_assistants.models.code_argument import (
     create_code_tool,
     find_code,
 )
+from ci_tools_assistants.models.conversation import Conversation, LoadImage, ToolResult
 from ci_tools_assistants.models.exchange import (
     ArgumentsDelta,
     Call,
@@ -19,6 +20,7 @@ from ci_tools_assistants.models.exchange import (
     Usage,
 )
 from ci_tools_assistants.models.failures import ModelError, ModelNotConfigured
+from ci_tools_assistants.models.prompt import Prompt, build_prompt
 from ci_tools_assistants.models.registry import ModelRegistry, open_registry
 from ci_tools_assistants.models.turn import ChatModel
 
@@ -29,16 +31,21 @@ __all__ = [
     "CallStarted",
     "ChatModel",
     "CodeArgumentDecoder",
+    "Conversation",
     "Finish",
+    "LoadImage",
     "ModelError",
     "ModelNotConfigured",
     "ModelRegistry",
+    "Prompt",
     "RefusalDelta",
     "TextDelta",
+    "ToolResult",
     "TurnDone",
     "TurnEvent",
     "TurnRequest",
     "Usage",
+    "build_prompt",
     "create_code_tool",
     "find_code",
     "open_registry",

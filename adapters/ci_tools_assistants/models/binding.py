@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
 from ci_tools_assistants.models.capabilities import Capabilities, Family
-from ci_tools_assistants.models.code_argument import CODE_TOOL
+from ci_tools_assistants.models.code_argument import find_code_tool
 from ci_tools_assistants.models.exchange import TurnRequest
 from ci_tools_assistants.objects import Object
 
@@ -134,7 +134,7 @@ def _with_fields(model: BaseChatModel, options: dict[str, Any]) -> BaseChatModel
 
 def _choice(can: Capabilities, request: TurnRequest, tools: Sequence[Object]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    choice = _find_choice(request.tool_choice, [tool["function"]["name"] for tool in tools])
+    choice = _find_choice(request.tool_choice, tools)
     if choice is not None and can.tool_choice and can.family is not Family.OLLAMA:
         options["tool_choice"] = choice
     if not request.parallel and can.parallel_switch:
@@ -142,16 +142,15 @@ def _choice(can: Capabilities, request: TurnRequest, tools: Sequence[Object]) ->
     return options
 
 
-def _find_choice(choice: str | Object | None, names: Sequence[str]) -> str | None:
+def _find_choice(choice: str | Object | None, tools: Sequence[Object]) -> str | None:
     if choice == "required":
         return "any"  # the one word for it that every package knows
     if not isinstance(choice, dict):
         return None
     if choice.get("type") == "function":
-        name = str(choice.get("function", {}).get("name"))
-    else:
-        name = max((name for name in names if name.endswith(CODE_TOOL)), key=len, default="")
-    return name if name in names else None
+        name = choice.get("function", {}).get("name")
+        return name if any(tool["function"]["name"] == name for tool in tools) else None
+    return find_code_tool(tools)
 
 
 def _to_tool(tool: Object, can: Capabilities) -> Object:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from ci_tools_assistants.objects import Object
@@ -46,6 +46,12 @@ def create_code_tool(taken: Collection[str] = ()) -> Object:
     parameters = {"type": "object", "properties": {"code": code}, "required": ["code"]}
     function = {"name": name, "description": _DESCRIPTION, "parameters": parameters}
     return {"type": "function", "function": function}
+
+
+def find_code_tool(tools: Sequence[Object]) -> str | None:
+    """Return the name that the tool has among these, or None if it is not there."""
+    names = (str(tool["function"]["name"]) for tool in tools)
+    return max((name for name in names if name.endswith(CODE_TOOL)), key=len, default=None)
 
 
 def find_code(arguments: str) -> str | None:

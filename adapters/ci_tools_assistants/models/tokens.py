@@ -48,6 +48,6 @@ def _count_message(message: BaseMessage) -> int:
 def _count_block(block: str | dict[Any, Any]) -> int:
     if isinstance(block, str):
         return count_text(block)
-    if block.get("type") in ("image", "image_url"):
+    if block.get("type") in ("image", "image_url", "image_file"):
         return IMAGE_TOKENS
     return count_text(str(block.get("text") or block.get("thinking") or ""))

@@ -8,7 +8,7 @@ What a backend must do beyond the signatures is what `tests/kernels/test_contrac
 fake backend and the Jupyter backend pass the same tests. Errors are those of `ci_tools.errors`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,6 +179,11 @@ class KernelRequest:
     server: str
     kernelspec: str
     epoch: int
+    network: str | None = None
+    """What code shall reach, where a sandbox of ours decides; None for what is usual there."""
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables that code shall see besides the usual ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +203,9 @@ class CommandRequest:
 
     output_limit: int
     """Bytes of both streams together; what comes later is dropped."""
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The session's variables, which its kernel has been started with."""
 
 
 class KernelBackend(Protocol):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 import anyio
 import anyio.lowlevel
 
+from ci_tools.choices import limit_network
 from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
@@ -57,6 +58,7 @@ from ci_tools.models import (
 from ci_tools.outputs import OutputLimitError
 from ci_tools.paths import MOUNT, check_path
 from ci_tools.running import RunningStep
+from ci_tools.settings import to_secrets
 from ci_tools.workspace import LocalWorkspace
 
 if TYPE_CHECKING:
@@ -407,9 +409,8 @@ class LiveSession:
                 self._seen = await _list(workspace)
         if running.stop:
             return _cancelled()
-        mapper = PathMapper(
-            workspace.root if workspace else MOUNT, secrets=self._engine.settings.secrets
-        )
+        secrets = await find_secrets(self._engine, session)
+        mapper = PathMapper(workspace.root if workspace else MOUNT, secrets=secrets)
         execution = await kernel.execute(
             mapper.to_code(running.step.code), execution_id=f"{running.step.id}-{attempt}"
         )
@@ -497,6 +498,8 @@ class LiveSession:
                 server=session.server,
                 kernelspec=session.kernelspec,
                 epoch=session.epoch + 1,
+                network=session.network and limit_network(self._engine.settings, session.network),
+                environment=await find_environment(self._engine, session),
             )
         )
         try:
@@ -608,6 +611,17 @@ def get_live(engine: Engine, session: Session) -> LiveSession:
         engine.live[session.id] = live
         engine.tasks.start_soon(live.run)
     return live
+
+
+async def find_environment(engine: Engine, session: Session) -> dict[str, str]:
+    """Return the variables that were set for a session, with their values."""
+    return await engine.records.get_environment(session.id) if session.environment else {}
+
+
+async def find_secrets(engine: Engine, session: Session) -> tuple[str, ...]:
+    """Return what readers of a session's output must not see."""
+    values = (await find_environment(engine, session)).values()
+    return (*engine.settings.secrets, *to_secrets(values))
 
 
 async def _compare(

@@ -216,6 +216,13 @@ class Session:
     workspace_bytes: int = 0
     """Bytes in /mnt/data when last looked at."""
 
+    network: str | None = None
+    """What its code reaches: `none`, `allowlist`, `on`, or `remote` for what its server does; None
+    for what is usual here."""
+
+    environment: tuple[str, ...] = ()
+    """The names of the variables that were set for it; their values are in no record."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Restarted:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class FakeBackend:
             raise KernelStartError("The fake server is away.")
         if request.kernelspec not in ("", "python3"):
             raise KernelStartError(f"There is no kernelspec {request.kernelspec!r}.")
-        process = _Process(self._folder(request.session_id))
+        process = _Process(self._folder(request.session_id), request.environment)
         kernel_id = uuid.uuid4().hex
         self._kernels[kernel_id] = process
         self.started += 1
@@ -170,7 +170,10 @@ class FakeBackend:
             raise KernelLostError("The fake kernel is gone.")
         folder = self._folder(request.session_id)
         async with self._commands.run(
-            ref.kernel_id, request, folder=folder, variables={"PATH": os.defpath}
+            ref.kernel_id,
+            request,
+            folder=folder,
+            variables={"PATH": os.defpath, **request.environment},
         ) as events:
             yield events
 
@@ -193,7 +196,7 @@ def _remove_tree(folder: Path) -> None:
 class _Process:
     """A child interpreter and its two pipes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         requests_read, requests_write = os.pipe()
         replies_read, replies_write = os.pipe()
         # The child's ends must be exactly 3 and 4; a tiny shell-free way is to let it dup them.
@@ -208,6 +211,7 @@ class _Process:
             pass_fds=(requests_read, replies_write),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, **environment},
         )
         os.close(requests_read)
         os.close(replies_write)

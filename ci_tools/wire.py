@@ -51,6 +51,7 @@ from ci_tools.stores.codec import (
     output_from_json,
     output_to_json,
 )
+from ci_tools.stores.nouns import Ticket
 
 Item: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -94,12 +95,18 @@ def _known(noun: type[Any], item: Item) -> Item:
 
 def session_to_item(session: Session) -> Item:
     """Return a session as a JSON object."""
-    return {**_to_item(session), "kernel": kernel_to_json(session.kernel)}
+    return {
+        **_to_item(session),
+        "kernel": kernel_to_json(session.kernel),
+        "environment": list(session.environment),
+    }
 
 
 def session_from_item(item: Item) -> Session:
     """Return the session that `session_to_item` wrote."""
-    return Session(**{**_known(Session, item), "kernel": kernel_from_json(item["kernel"])})
+    known = _known(Session, item)
+    known["environment"] = tuple(item.get("environment", ()))
+    return Session(**{**known, "kernel": kernel_from_json(item["kernel"])})
 
 
 def restarted_to_item(restarted: Restarted) -> Item:
@@ -229,6 +236,16 @@ def variable_to_item(variable: Variable) -> Item:
 def variable_from_item(item: Item) -> Variable:
     """Return the variable that `variable_to_item` wrote."""
     return Variable(**_known(Variable, item))
+
+
+def ticket_to_item(ticket: Ticket) -> Item:
+    """Return a ticket as a JSON object, without its secret."""
+    return _to_item(ticket)
+
+
+def ticket_from_item(item: Item) -> Ticket:
+    """Return the ticket that `ticket_to_item` wrote."""
+    return Ticket(**_known(Ticket, item))
 
 
 def kernelspec_to_item(spec: KernelSpec) -> Item:

@@ -8,7 +8,7 @@ The outputs of a step are a JSON text in its row; a large one is an object of th
 instead, which is written before its row and deleted with it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -68,15 +68,21 @@ class RecordStore:
 
     # Sessions
 
-    async def add_session(self, session: Session, *, limit: int) -> Session:
-        """Store a new session; its times are set here.
+    async def add_session(
+        self, session: Session, *, limit: int, environment: Mapping[str, str] | None = None
+    ) -> Session:
+        """Store a new session and its variables' values; its times are set here.
 
         Raises:
             LimitError: The principal has `limit` sessions.
         """
         return await self._database.write(
-            partial(sessions.add_session, session=session, limit=limit)
+            partial(sessions.add_session, session=session, limit=limit, environment=environment)
         )
+
+    async def get_environment(self, session_id: str) -> dict[str, str]:
+        """Return the variables of a session with their values, which no record shows."""
+        return await self._database.read(partial(sessions.get_environment, id=session_id))
 
     async def find_or_add_session(self, session: Session, *, limit: int) -> Session:
         """Return the principal's oldest session of the same name, or store this one."""

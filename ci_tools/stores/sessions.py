@@ -1,6 +1,6 @@
 """SQL about sessions; each function is the work of one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -50,6 +50,8 @@ def to_session(row: Row[Any]) -> Session:
         kernel=kernel_from_json(row.kernel),
         lost=row.lost,
         workspace_bytes=row.workspace_bytes,
+        network=row.network,
+        environment=tuple(row.environment or ()),
     )
 
 
@@ -63,8 +65,14 @@ def lock_principal(conn: Connection, principal: str) -> None:
         conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(principal, 0))))
 
 
-def add_session(conn: Connection, session: Session, *, limit: int) -> Session:
-    """Insert a session; its times are the database's."""
+def add_session(
+    conn: Connection,
+    session: Session,
+    *,
+    limit: int,
+    environment: Mapping[str, str] | None = None,
+) -> Session:
+    """Insert a session and its variables' values; its times are the database's."""
     lock_principal(conn, session.principal)
     count = conn.scalar(select(func.count()).where(sessions.c.principal == session.principal))
     if count is not None and count >= limit:
@@ -86,6 +94,8 @@ def add_session(conn: Connection, session: Session, *, limit: int) -> Session:
             kernel=kernel_to_json(session.kernel),
             lost=session.lost,
             workspace_bytes=session.workspace_bytes,
+            network=session.network,
+            environment=dict(environment) if environment else None,
         )
         .returning(sessions)
     ).one()
@@ -110,6 +120,12 @@ def get_session(conn: Connection, id: str, *, principal: str) -> Session:
     if row is None:
         raise NotFoundError("session", id)
     return to_session(row)
+
+
+def get_environment(conn: Connection, id: str) -> dict[str, str]:
+    """Return the variables of a session with their values; none if there is no such session."""
+    found = conn.scalar(select(sessions.c.environment).where(sessions.c.id == id))
+    return dict(found or {})
 
 
 def list_sessions(conn: Connection, *, principal: str) -> list[Session]:

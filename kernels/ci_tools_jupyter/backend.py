@@ -26,7 +26,7 @@ from ci_tools.kernel import (
     Workspace,
     WorkspaceRequest,
 )
-from ci_tools.models import CommandEvent, KernelRef, KernelSpec
+from ci_tools.models import CommandEvent, Json, KernelRef, KernelSpec
 from ci_tools.paths import MOUNT
 from ci_tools.settings import JupyterServerProfile, Settings
 from ci_tools.workspace import LocalWorkspace
@@ -43,6 +43,7 @@ from ci_tools_jupyter.greeting import (
     greet,
     greet_any,
     install_module,
+    set_variables,
     to_place,
 )
 from ci_tools_jupyter.kernel import JupyterKernel, join_channel_id
@@ -208,7 +209,8 @@ class JupyterBackend:
                 f"{server.address.name} has no kernelspec {request.kernelspec!r}."
             )
         path = await self._prepare_folder(request)
-        kernel_id = await server.start_kernel(spec.name, path)
+        choice = _to_choice(request) if request.server == EMBEDDED else None
+        kernel_id = await server.start_kernel(spec.name, path, choice=choice)
         try:
             if request.server == EMBEDDED and self._isolation == "auto":
                 self._isolation = await server.find_isolation(kernel_id)
@@ -265,6 +267,11 @@ class JupyterBackend:
     ) -> Greeting:
         """Learn the kernel's signature, and see that it is in the session's folder."""
         if spec.language != "python":
+            if request.environment and request.server != EMBEDDED:
+                raise KernelStartError(
+                    "The session has variables of its own, and only the embedded server and Python"
+                    f" kernels can be given any: {spec.name!r} is neither."
+                )
             return await greet_any(channels, channel)
         if request.server == EMBEDDED:
             folder = self._to_local_folder(request.session_id)
@@ -277,7 +284,8 @@ class JupyterBackend:
         else:
             remote = self._to_remote(request.server)
             expression = await remote.to_entry(request.session_id)
-            greeting = await greet(channels, channel, code=install_module(), expression=expression)
+            code = install_module() + set_variables(request.environment)
+            greeting = await greet(channels, channel, code=code, expression=expression)
             right = remote.learn_root(request.session_id, greeting.folder)
         if not right:
             raise KernelStartError(
@@ -365,7 +373,11 @@ class JupyterBackend:
                 ref.kernel_id,
                 request,
                 folder=folder,
-                variables=to_variables() | dict(self._kernels.environment),
+                variables={
+                    **to_variables(),
+                    **self._kernels.environment,
+                    **request.environment,
+                },
             ) as events:
                 yield events
         else:
@@ -393,6 +405,7 @@ class JupyterBackend:
                 server=request.server,
                 kernelspec=kernelspec,
                 epoch=0,
+                environment=request.environment,
             )
         )
         try:
@@ -485,6 +498,16 @@ class JupyterBackend:
         if neighbour.has_ended():
             raise KernelLostError(f"{neighbour.address.name} has ended, and its kernels with it.")
         return neighbour
+
+
+def _to_choice(request: KernelRequest) -> dict[str, Json]:
+    """Return what the embedded server is told about one kernel."""
+    choice: dict[str, Json] = {}
+    if request.network is not None:
+        choice["network"] = request.network
+    if request.environment:
+        choice["environment"] = dict(request.environment)
+    return choice
 
 
 async def _furnish(kernel: JupyterKernel, remote: RemoteServer) -> None:

@@ -64,6 +64,7 @@ async def run_in_sandbox(
         "timeout": request.timeout,
         "output_limit": request.output_limit,
         "cwd": f"{MOUNT}/{request.cwd}".rstrip("/"),
+        "environment": dict(request.environment),
     }
     path = f"ci-tools/{to_kernel_path(kernel_id)}/commands"
     patience = httpx2.Timeout(request.timeout + ANSWER_GRACE, connect=5.0)

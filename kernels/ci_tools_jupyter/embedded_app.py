@@ -13,14 +13,18 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_server._tz import utcnow
+from jupyter_server.auth.decorator import authorized
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+from jupyter_server.services.kernels.handlers import MainKernelHandler
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.utils import url_path_join
 from tornado import web
 from tornado.ioloop import IOLoop
 from traitlets import Dict, Unicode
 from traitlets.config import Config
+from traitlets.utils.importstring import import_item
 
 NUDGE_INTERVAL = 0.02
 """Seconds between requests that make a new kernel show it is there; stock servers wait 0.5."""
@@ -40,6 +44,15 @@ PROVISIONER = "ci-tools-sandbox"
 
 EXTENSION = "ci_tools_kernels.extension"
 """The server extension that says how kernels are held, and runs commands beside them."""
+
+CONNECTION = "ci_tools_kernels.connection.SandboxWebsocketConnection"
+"""The connection to sandboxed kernels, which does not wait for what they do not need."""
+
+KERNEL_MANAGER = "ci_tools_kernels.starts.PromptKernelManager"
+"""The manager of a sandboxed kernel, which says at once that it has started."""
+
+CHOICE = "ci_tools_choice"
+"""The argument of a start that tells the provisioner what was chosen for one kernel."""
 
 SANDBOXED = "python3"
 """The one kernelspec where there is a sandbox."""
@@ -101,10 +114,38 @@ class InstalledKernelspecs(KernelSpecManager):
         return spec
 
 
+class TellingConnection:
+    """What a connection has besides: it says for which limit its kernel has ended."""
+
+    kernel_manager: Any
+    session: Any
+    channels: Any
+    subprotocol: Any
+    write_message: Any
+    _provisioner: Any = None
+
+    def connect(self) -> Any:
+        """Remember the provisioner: the manager forgets those of ended kernels."""
+        self._provisioner = self.kernel_manager.provisioner
+        connect: Any = super().connect  # type: ignore[misc] # of the connection beside this class
+        return connect()
+
+    def _send_status_message(self, status: str) -> None:
+        excess = getattr(self._provisioner, "last_excess", None)
+        if excess is None or status != "dead" or self.subprotocol != SUBPROTOCOL:
+            send: Any = super()._send_status_message  # type: ignore[misc] # the same
+            send(status)
+            return
+        iopub = self.channels.get("iopub")
+        if iopub and not iopub.closed():
+            iopub.flush()  # what the kernel has still said comes first
+        message = self.session.msg("status", {"execution_state": status, "reason": excess})
+        serialize: Any = serialize_msg_to_ws_v1
+        self.write_message(serialize(message, "iopub", self.session.pack), binary=True)
+
+
 class QuickConnection(ZMQChannelsWebsocketConnection):
     """A connection that opens as soon as its kernel can be heard, and sends without delay."""
-
-    _provisioner: Any = None
 
     def nudge(self) -> Any:
         """Ask for a sign of life more often than twice a second."""
@@ -125,31 +166,20 @@ class QuickConnection(ZMQChannelsWebsocketConnection):
     def connect(self) -> Any:
         """Send every message at once: where there are no unix sockets this is TCP."""
         self.websocket_handler.set_nodelay(True)
-        self._provisioner = self.kernel_manager.provisioner  # the manager forgets ended kernels
         return super().connect()
-
-    def _send_status_message(self, status: str) -> None:
-        """Say that the kernel has ended, with the limit that it was ended for."""
-        excess = getattr(self._provisioner, "last_excess", None)
-        if excess is None or status != "dead" or self.subprotocol != SUBPROTOCOL:
-            send: Any = super()._send_status_message
-            send(status)
-            return
-        iopub = self.channels.get("iopub")
-        if iopub and not iopub.closed():
-            iopub.flush()  # what the kernel has still said comes first
-        message = self.session.msg("status", {"execution_state": status, "reason": excess})
-        serialize: Any = serialize_msg_to_ws_v1
-        self.write_message(serialize(message, "iopub", self.session.pack), binary=True)
 
 
 class QuickKernels(AsyncMappingKernelManager):
     """Keeps watch over kernels at a fraction of the usual cost, which is paid per message."""
 
     async def start_kernel(  # type: ignore[override] # as the superclass itself has it
-        self, **kwargs: Any
+        self, *, choice: dict[str, Any] | None = None, **kwargs: Any
     ) -> str:
         """Start a kernel; why that failed is part of the answer."""
+        if choice and isinstance(self.kernel_spec_manager, OneKernelspec):
+            kwargs[CHOICE] = choice
+        elif choice:
+            kwargs["env"] = {**os.environ, **choice.get("environment", {})}
         try:
             return await super().start_kernel(**kwargs)
         except web.HTTPError:
@@ -181,6 +211,25 @@ class QuickKernels(AsyncMappingKernelManager):
                 kernel.execution_state = "idle"
 
 
+class StartHandler(MainKernelHandler):
+    """Starts kernels as the stock route does, and with what the service chose for one."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        """Start a kernel, and answer with its id."""
+        body = self.get_json_body() or {}
+        if not body.get("choice"):
+            stock: Any = super().post
+            await stock()
+            return
+        kernel_id = await self.kernel_manager.start_kernel(
+            kernel_name=body["name"], path=body.get("path"), choice=body["choice"]
+        )
+        self.set_status(201)
+        self.finish(json.dumps({"id": kernel_id, "name": body["name"]}))
+
+
 def _explain(failure: Exception) -> str:
     text = str(failure) or type(failure).__name__
     # By its name: the class is another package's.
@@ -200,6 +249,9 @@ def run_app(options: dict[str, Any], ready: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         app.initialize(argv=[], find_extensions=False)
+    route = url_path_join(app.base_url, "api", "kernels")
+    application: Any = app.web_app
+    application.add_handlers(".*$", [(route, StartHandler)])  # before the server's own
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR"):
         os.environ.pop(name, None)  # not for kernels
 
@@ -221,6 +273,11 @@ def list_own_processes() -> set[int]:
     return {pid for pid in found if pid is not None}
 
 
+def _make_connection(*, sandboxed: bool) -> type:
+    quick = import_item(CONNECTION) if sandboxed else QuickConnection
+    return type("EmbeddedConnection", (TellingConnection, quick), {})
+
+
 def _to_config(options: dict[str, Any]) -> Config:
     config = Config()
     config.ServerApp.update(
@@ -233,7 +290,7 @@ def _to_config(options: dict[str, Any]) -> Config:
         disable_check_xsrf=False,
         kernel_manager_class=QuickKernels,
         kernel_spec_manager_class=OneKernelspec if options["sandboxed"] else InstalledKernelspecs,
-        kernel_websocket_connection_class=QuickConnection,
+        kernel_websocket_connection_class=_make_connection(sandboxed=options["sandboxed"]),
     )
     if options["socket"] is not None:
         config.ServerApp.update(sock=options["socket"], sock_mode="0600")
@@ -243,8 +300,10 @@ def _to_config(options: dict[str, Any]) -> Config:
     config.OneKernelspec.policy = {**options["policy"], "environment": options["environment"]}
     config.InstalledKernelspecs.environment = options["environment"]
     config.IdentityProvider.token = options["token"]
-    config.QuickConnection.limit_rate = False
+    config.ZMQChannelsWebsocketConnection.limit_rate = False
     config.FileContentsManager.update(allow_hidden=True, delete_to_trash=False)
+    if options["sandboxed"]:
+        config.MappingKernelManager.kernel_manager_class = KERNEL_MANAGER
     config.MappingKernelManager.update(
         cull_idle_timeout=int(options["cull_after"]),
         cull_interval=60,

@@ -1,6 +1,7 @@
 """The first words to a new kernel: who it is, where it is, and what helps us inside it."""
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -88,6 +89,11 @@ def install_module() -> str:
         f"exec({source!r}, __import__('sys').modules.setdefault({MODULE!r},"
         f" __import__('types').ModuleType({MODULE!r})).__dict__)"
     )
+
+
+def set_variables(environment: Mapping[str, str]) -> str:
+    """Return Python code that sets variables of the kernel's process, to follow other code."""
+    return f"\n__import__('os').environ.update({dict(environment)!r})" if environment else ""
 
 
 def to_place(seen_as: str, folder: Path) -> str:

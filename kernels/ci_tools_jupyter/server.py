@@ -19,7 +19,7 @@ from ci_tools.errors import (
     ServerDeniedError,
     ServerUnavailableError,
 )
-from ci_tools.models import KernelSpec
+from ci_tools.models import Json, KernelSpec
 
 REQUEST_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 """Seconds for a request to a Jupyter Server, and to reach it."""
@@ -123,10 +123,13 @@ class JupyterServer:
                     return spec
         return None
 
-    async def start_kernel(self, kernelspec: str, path: str) -> str:
+    async def start_kernel(
+        self, kernelspec: str, path: str, *, choice: Mapping[str, Json] | None = None
+    ) -> str:
         """Start a kernel in a folder below the server's root and return its id.
 
         A folder that does not exist is silently replaced by the nearest one above that does.
+        `choice` is for the embedded server only: the kernel's `network` and `environment`.
 
         Raises:
             KernelStartError: The server could not start it.
@@ -134,7 +137,7 @@ class JupyterServer:
         response = await self.request(
             "POST",
             "api/kernels",
-            json={"name": kernelspec, "path": path},
+            json={"name": kernelspec, "path": path, **({"choice": dict(choice)} if choice else {})},
             timeout=httpx2.Timeout(START_TIMEOUT, connect=5.0),
         )
         if response.status_code >= 400 and response.status_code not in (401, 403, 404):

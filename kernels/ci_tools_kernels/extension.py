@@ -1,7 +1,8 @@
 """The Jupyter Server extension: fast connections, and commands beside a busy kernel.
 
     POST /ci-tools/api/kernels/<kernel id>/commands
-        {"command": "ls -l", "timeout": 60, "output_limit": 1000000, "cwd": "...", "input": "..."}
+        {"command": "ls -l", "timeout": 60, "output_limit": 1000000, "cwd": "...", "input": "...",
+         "environment": {"NAME": "value"}}
     answers with one JSON object a line, as things happen:
         {"stream": "stdout", "text": "..."}
         {"exit_status": 0, "timed_out": false, "truncated": false}
@@ -117,9 +118,8 @@ class CommandHandler(KernelHandler):
         sandbox = provisioner.sandbox
         assert sandbox is not None
         argv = [SHELL, "-c", request.pop("command")]
-        async with run_command(
-            sandbox, argv, env=provisioner.command_environment(), **request
-        ) as events:
+        variables = {**provisioner.command_environment(), **request.pop("environment")}
+        async with run_command(sandbox, argv, env=variables, **request) as events:
             async for event in events:
                 self.write(json.dumps(asdict(event)) + "\n")
                 await self.flush()
@@ -149,6 +149,7 @@ class ProbeHandler(APIHandler):
 def _read_request(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or not isinstance(body.get("command"), str):
         raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The body needs a `command`.")
+    variables = body.get("environment", {})
     try:
         return {
             "command": body["command"],
@@ -156,6 +157,7 @@ def _read_request(body: Any) -> dict[str, Any]:
             "output_limit": min(max(int(body.get("output_limit", 1_000_000)), 0), LARGEST_OUTPUT),
             "cwd": str(body.get("cwd", "/mnt/data")),
             "input": str(body.get("input", "")).encode(),
+            "environment": {str(name): str(value) for name, value in dict(variables).items()},
         }
     except (TypeError, ValueError) as exc:
         raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"The body is not valid: {exc}.") from exc

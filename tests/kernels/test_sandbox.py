@@ -1,6 +1,7 @@
 """The embedded server with a sandbox: what code sees, what is refused, and what is said."""
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from ci_tools import open_service
 from ci_tools.errors import (
     ConfigurationError,
     KernelDiedError,
@@ -15,7 +17,7 @@ from ci_tools.errors import (
     ServerUnavailableError,
 )
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
-from ci_tools.models import KernelRef
+from ci_tools.models import KernelRef, RunStep, StreamOutput
 from ci_tools.settings import Settings
 from ci_tools.workspace import LocalWorkspace
 from ci_tools_jupyter import JupyterBackend
@@ -160,3 +162,31 @@ def test_what_the_server_is_told_by_name_exists() -> None:
         group="jupyter_client.kernel_provisioners", name="ci-tools-sandbox"
     )
     assert provisioner.module.startswith("ci_tools_kernels.")
+
+
+async def test_one_sessions_network_and_variables_are_its_own(tmp_path: Path) -> None:
+    settings = Settings(
+        state_dir=tmp_path / "state",
+        kernel_python=Path(sys.executable),
+        kernel_preload=(),
+        kernel_network_most="on",
+    )
+    networks = "import os\nprint(os.readlink('/proc/self/ns/net'), os.environ.get('TOKEN'))"
+    async with open_service(settings) as service:
+        usual = await service.create_session()
+        chosen = await service.create_session(network="on", environment={"TOKEN": "for code only"})
+        of_usual = await service.run_code(usual.id, networks)
+        of_chosen = await service.run_code(chosen.id, networks)
+        await service.restart_session(chosen.id)
+        after = await service.run_code(chosen.id, networks)
+        command = await service.run_command(chosen.id, "readlink /proc/self/ns/net; echo $TOKEN")
+
+    own = os.readlink("/proc/self/ns/net")
+    assert (usual.network, chosen.network) == ("none", "on")
+    assert own not in to_text(of_usual) and to_text(of_usual).endswith("None\n")
+    assert to_text(of_chosen) == to_text(after) == f"{own} ***\n"
+    assert command.stdout == f"{own}\n***\n"
+
+
+def to_text(step: RunStep) -> str:
+    return "".join(output.text for output in step.outputs if isinstance(output, StreamOutput))

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 
 import anyio
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from ci_tools import CIToolsError, File, NotFoundError, SessionService
 from ci_tools.render import Image
+from ci_tools_assistants.detaching import delete_file
 from ci_tools_assistants.encodings import EncodingProbe
 from ci_tools_assistants.errors import NoSuchObject
 from ci_tools_assistants.objects import Kind, Object, now
@@ -17,7 +19,7 @@ from ci_tools_assistants.purposes import OUTPUT, USER_DATA
 from ci_tools_assistants.records import Records
 from ci_tools_assistants.schema import files
 from ci_tools_assistants.staging import Wanted, to_name
-from ci_tools_assistants.supported_files import holds_text
+from ci_tools_assistants.supported_files import find_media_type, holds_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ _CLEAN_UP = 10.0
 """Seconds to take back a file whose record could not be written."""
 
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/gif": "gif", "image/webp": "webp"}
+
+_CHARSETS = {"ascii": "utf-8", "utf-8": "utf-8", "utf-16": "utf-16"}
 
 
 class FileRecords:
@@ -42,13 +46,10 @@ class FileRecords:
         *,
         purpose: str,
         expires_at: int | None = None,
-        asked_purpose: str | None = None,
     ) -> Object:
         """Keep a file as its bytes arrive; on an error nothing of it is kept."""
         taken = await self.take(filename, content)
-        return await self.enter(
-            taken, filename, purpose=purpose, expires_at=expires_at, asked_purpose=asked_purpose
-        )
+        return await self.enter(taken, filename, purpose=purpose, expires_at=expires_at)
 
     async def take(self, filename: str, content: AsyncIterator[bytes]) -> "Taken":
         """Keep a file's bytes; they are to be entered, or left again."""
@@ -73,13 +74,10 @@ class FileRecords:
         *,
         purpose: str,
         expires_at: int | None = None,
-        asked_purpose: str | None = None,
     ) -> Object:
         """Make the wire object of kept bytes; they are deleted if that fails."""
         file = _to_object(taken.file, filename, purpose=purpose, expires_at=expires_at)
         private: Object = {"sha256": taken.file.sha256, "encoding": taken.encoding}
-        if asked_purpose not in (None, purpose):
-            private["purpose"] = asked_purpose
         try:
             return await self._records.add(
                 Kind.FILE, file, principal=self._principal, private=private
@@ -142,17 +140,25 @@ class FileRecords:
             found.append(Wanted(id=id, filename=name, owner=owner, sha256=kept.sha256))
         return found
 
+    async def find_media_type(self, file: Object) -> str:
+        """Return the type of a file's bytes, with their encoding if that is known."""
+        media_type = find_media_type(file["filename"])
+        if not media_type.startswith("text/"):
+            return media_type
+        rows = await self._records.read(lambda conn: _read(conn, [file["id"]], self._principal))
+        _, private = rows.get(file["id"], ({}, {}))
+        charset = _CHARSETS.get(str(private.get("encoding")))
+        return f"{media_type}; charset={charset}" if charset else media_type
+
     async def delete(self, file_id: str) -> None:
-        """Delete a file's object and its bytes.
+        """Delete a file, and detach it from all assistants and threads.
 
         Raises:
             NoSuchObject: There is no such file.
         """
-        known = True
-        try:
-            await self._records.delete(Kind.FILE, file_id, principal=self._principal)
-        except NoSuchObject:
-            known = False
+        known = await self._records.write(
+            partial(delete_file, file_id=file_id, principal=self._principal), bulk=True
+        )
         try:
             await self._service.uploads.delete(file_id)
         except NotFoundError:
@@ -181,9 +187,7 @@ def is_expired(file: Object) -> bool:
     return expires_at is not None and expires_at <= now()
 
 
-def _read(
-    conn: Connection, ids: Mapping[str, str], principal: str
-) -> dict[str, tuple[Object, Object]]:
+def _read(conn: Connection, ids: Iterable[str], principal: str) -> dict[str, tuple[Object, Object]]:
     wanted = [id for id in ids if id.isascii() and id.isprintable()]
     rows = conn.execute(
         select(files.c.id, files.c.data, files.c.private).where(

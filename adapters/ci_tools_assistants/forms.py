@@ -5,7 +5,7 @@ https://www.rfc-editor.org/rfc/rfc7578
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -77,7 +77,7 @@ class FormPart:
         return value.decode("utf-8", errors="replace")
 
 
-async def read_form(request: Request) -> AsyncIterator[FormPart]:
+async def read_form(request: Request) -> AsyncGenerator[FormPart, None]:
     """Iterate over the parts of a multipart request; what a part did not read is skipped.
 
     Raises:

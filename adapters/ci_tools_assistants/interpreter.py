@@ -11,7 +11,7 @@ and the model is told so.
 import base64
 import copy
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -228,7 +228,7 @@ class Workbench:
 
     # Code
 
-    async def run(self, code: str) -> AsyncIterator[CodeEvent]:
+    async def run(self, code: str) -> AsyncGenerator[CodeEvent, None]:
         """Run code in the thread's session; iterate for what it shows, `CodeDone` last.
 
         Use `contextlib.aclosing`: leaving early, or being cancelled, interrupts the code. What

@@ -5,7 +5,18 @@ from importlib import import_module
 
 from ci_tools_assistants.routing import Operation
 
-_OWNERS = ("assistants", "threads", "messages", "runs", "steps", "files", "uploads", "containers")
+_OWNERS = (
+    "assistants",
+    "threads",
+    "messages",
+    "runs",
+    "steps",
+    "files",
+    "uploads",
+    "vector_stores",
+    "models.routes",
+    "containers",
+)
 
 
 def all_operations() -> Sequence[Operation]:

@@ -1,10 +1,12 @@
 """Lists: which part is asked for, and how it is written."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from ci_tools_assistants.objects import Object
+from ci_tools_assistants.errors import NoSuchObject
+from ci_tools_assistants.objects import Kind, Object
 from ci_tools_assistants.records import Page
 from ci_tools_assistants.requests import Query
 
@@ -28,3 +30,29 @@ def to_list(page: Page) -> Object:
         "last_id": data[-1]["id"] if data else None,
         "has_more": page.has_more,
     }
+
+
+def page_of(kind: Kind, items: Sequence[Object], query: PageQuery) -> Page:
+    """Return the page of a short list, oldest first, that is not stored as such.
+
+    Raises:
+        NoSuchObject: A cursor is not in it.
+    """
+    shown = list(items if query.order == "asc" else reversed(items))
+    ids = [item["id"] for item in shown]
+    start, end = 0, len(shown)
+    if query.after is not None:
+        start = _find(kind, ids, query.after) + 1
+    if query.before is not None:
+        end = _find(kind, ids, query.before)
+    part = shown[start:end]
+    from_end = query.before is not None and query.after is None
+    page = part[-query.limit :] if from_end else part[: query.limit]
+    return Page(data=page, has_more=len(part) > query.limit)
+
+
+def _find(kind: Kind, ids: Sequence[str], cursor: str) -> int:
+    try:
+        return ids.index(cursor)
+    except ValueError:
+        raise NoSuchObject(kind, cursor) from None

@@ -185,6 +185,13 @@ class Records:
 
         return await self._database.write(work, bulk=kind is Kind.THREAD)
 
+    async def get_both(
+        self, kind: Kind, id: str, *, principal: str, parent: str | None = None
+    ) -> tuple[Object, Object]:
+        """Return an object and its private part, empty if it has none."""
+        row = await self._row(kind, id, principal=principal, parent=parent)
+        return row.data, row.private or {}
+
     async def get_private(
         self, kind: Kind, id: str, *, principal: str, parent: str | None = None
     ) -> Object:

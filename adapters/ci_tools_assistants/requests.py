@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
@@ -99,7 +99,7 @@ def by(key: str) -> Discriminator:
             case _:
                 return None
 
-    return Discriminator(tag_of, custom_error_context={"key": key})
+    return Discriminator(tag_of)
 
 
 def refuse(message: str, code: str) -> PydanticCustomError:
@@ -143,8 +143,7 @@ def _to_api_error(details: ErrorDetails, whole: object) -> ApiError:
     param = to_param(details["loc"])
     message, code = _explain(details, param or "body")
     if code == "missing_key":
-        key = details.get("ctx", {}).get("key", "type")
-        param = f"{param}.{key}" if param else key
+        param = f"{param}.type" if param else "type"
         message, code = f"Missing required parameter: '{param}'.", "missing_required_parameter"
     return ApiError(400, message, param=param, code=code)
 
@@ -196,11 +195,12 @@ def _not_one_of(value: object, expected: str) -> str:
 
 
 def _explain_union(value: object, context: Mapping[str, Any], param: str) -> tuple[str, str]:
-    if isinstance(value, dict) and context.get("key") not in value:
+    tag = str(context.get("tag", ""))
+    if isinstance(value, dict) and not tag:
         return "", "missing_key"
-    if isinstance(value, dict):
-        tags = str(context.get("expected_tags", "")).replace(_TAG, "")
-        return _not_one_of(value[context["key"]], tags), "invalid_value"
+    if isinstance(value, dict) and tag != _TAG + "object":
+        tags = str(context["expected_tags"]).replace(_TAG, "")
+        return _not_one_of(tag.removeprefix(_TAG), tags), "invalid_value"
     return _wrong_type(param, "one of the documented types", value), "invalid_type"
 
 
@@ -234,8 +234,3 @@ def _explain_bound(
         f"Expected a value {'<=' if above else '>='} {limit}, but got {clip(str(value), 50)} "
         "instead."
     ), f"{what}_{'above_max' if above else 'below_min'}_value"
-
-
-def list_type_of(annotation: object) -> object | None:
-    """Return the type of a list's items, None for what is no list."""
-    return get_args(annotation)[0] if get_origin(annotation) is list else None

@@ -124,6 +124,10 @@ class Interpreter:
         yield bench
         await bench.remember_told()
 
+    async def count_sessions(self) -> int:
+        """Count the sessions of all principals, as `usage.py` does; for operators."""
+        return await self._records.read(usage.count_all)
+
     async def close_session(self, private: Object, *, principal: str) -> None:
         """Close the session of a deleted thread, whose private part is given."""
         session_id = private.get(SESSION)

@@ -1,5 +1,6 @@
 """The commands but `mcp` (see stdio.py); each imports what it needs when it runs."""
 
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -224,6 +225,27 @@ def erase_principal(
         typer.echo(said, err=True)
 
     _with_service(erase)
+
+
+@application.command("usage")
+def show_usage(
+    principal: Annotated[str, typer.Option(help="Whose sessions of the code interpreter.")],
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Count from this day on (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Count to before this day (UTC).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Count a principal's sessions of the code interpreter: one for each thread and hour of use."""
+    from ci_tools_server.usage import measure, to_text
+
+    async def show(service: "SessionService") -> None:
+        report = await measure(service, principal, since=since, until=until)
+        typer.echo(json.dumps(report, indent=2) if as_json else to_text(report))
+
+    _with_service(show)
 
 
 def _with_service(use: "Callable[[SessionService], Awaitable[None]]") -> None:

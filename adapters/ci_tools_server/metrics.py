@@ -17,6 +17,10 @@ class Metrics:
         self._kernels = self._gauge("live_kernels", "Sessions that have a kernel.")
         self._bytes = self._gauge("stored_bytes", "Bytes of files, texts and workspaces.")
         self._unfinished = self._gauge("unfinished_steps", "Steps that wait or run here.")
+        self._interpreter_sessions = self._gauge(
+            "interpreter_sessions",
+            "Sessions of the code interpreter of threads that were counted, of all processes.",
+        )
         self._steps = Counter(
             "ci_tools_steps", "Run steps that ended here.", ["status"], registry=self._registry
         )
@@ -57,9 +61,16 @@ class Metrics:
         self._ticket_bytes.labels(action=action).inc(size)
 
     def to_text(
-        self, *, sessions: int, kernels: int, stored_bytes: int, unfinished_steps: int
+        self,
+        *,
+        sessions: int,
+        kernels: int,
+        stored_bytes: int,
+        unfinished_steps: int,
+        interpreter_sessions: int = 0,
     ) -> bytes:
         """Return everything in the text exposition format; the arguments are of this moment."""
+        self._interpreter_sessions.set(interpreter_sessions)
         self._sessions.set(sessions)
         self._kernels.set(kernels)
         self._bytes.set(stored_bytes)

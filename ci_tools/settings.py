@@ -256,7 +256,10 @@ class Settings(BaseSettings):
     """Bytes of one file that sandboxed code writes."""
 
     kernel_pool: int = Field(default=1, ge=0, le=100)
-    """Sandboxed kernels that are kept ready for new sessions."""
+    """Sandboxed kernels that are kept ready for new sessions, at least; 0 for none at all."""
+
+    kernel_pool_most: int = Field(default=16, ge=0, le=200)
+    """The most that are kept ready for some minutes after so many were wanted at once."""
 
     kernel_preload: tuple[str, ...] = ("numpy", "pandas", "matplotlib.pyplot")
     """Modules that sandboxed kernels have imported when they start, as JSON."""

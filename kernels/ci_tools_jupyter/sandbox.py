@@ -78,6 +78,7 @@ class EmbeddedKernels:
                     "file_size": settings.kernel_file_size,
                 },
                 "pool": settings.kernel_pool,
+                "pool_most": settings.kernel_pool_most,
                 "preload": list(settings.kernel_preload),
             },
         )

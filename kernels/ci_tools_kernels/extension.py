@@ -40,7 +40,7 @@ from ci_tools_kernels.connection import SandboxWebsocketConnection
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.kernelspec import PROVISIONER
 from ci_tools_kernels.policy import Policy, to_config, to_policy
-from ci_tools_kernels.pool import PoolKey
+from ci_tools_kernels.pool import PoolKey, to_size
 from ci_tools_kernels.probe import probe
 from ci_tools_kernels.provisioner import SandboxProvisioner
 from ci_tools_kernels.template import START_TIMEOUT, Template
@@ -220,7 +220,7 @@ def _warm_up(name: str, key: PoolKey, policy: Policy) -> None:
         logger.error("Kernels of %s cannot be started: %s", name, exc)
         return
     if isinstance(launcher, Template):
-        host.pool.fill(key, launcher, policy)
+        host.pool.fill(key, launcher, policy, to_size(policy))
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

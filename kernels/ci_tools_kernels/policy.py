@@ -67,7 +67,11 @@ class Policy:
     """Modules that the template imports; what is not installed is passed over."""
 
     pool: int = 0
-    """Kernels that are kept ready, each with the template's imports done and no session yet."""
+    """Kernels that are kept ready, each with the template's imports done and no session yet; with
+    0 none is, whatever is wanted."""
+
+    pool_most: int = 16
+    """Kernels that are kept ready after so many were wanted at once, while there is memory."""
 
 
 def to_policy(config: Mapping[str, Any]) -> Policy:

@@ -15,11 +15,12 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from ci_tools_kernels.bubblewrap import Bubblewrap
+from ci_tools_kernels.demand import AT_ONCE, LATELY
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.lease import Lease
 from ci_tools_kernels.listeners import CHANNELS, Listeners
 from ci_tools_kernels.policy import MEGABYTE, choose, to_config, to_policy
-from ci_tools_kernels.pool import PoolKey, Ready
+from ci_tools_kernels.pool import PoolKey, Ready, to_size
 from ci_tools_kernels.specs import kernel_environment, kernel_spec
 from ci_tools_kernels.template import (
     SPAWN_TIMEOUT,
@@ -104,7 +105,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         manager = self.parent
         host = find_host()
         if self._listeners is None:
-            self._ready = host.pool.take(self._pool_key())
+            self._ready = host.pool.take(self.pool_key())
             if self._ready is not None:
                 self._listeners = self._ready.listeners
                 manager.session.key = self._ready.key.encode()
@@ -168,11 +169,16 @@ class SandboxProvisioner(KernelProvisionerBase):
             report=lambda message: _report(loop, self, sandbox, message),
         )
         host.watcher.add(self._watch)
-        if policy.pool and isinstance(launcher, Template):
+        # What has a session's own variables stands in for no other one.
+        shared = policy.environment == self._own_policy.environment
+        if policy.pool and shared and isinstance(launcher, Template):
+            key, size = self.pool_key(), to_size(policy, usual=policy == self._own_policy)
             # Not at once: the session that was just started comes first.
-            loop.call_later(REFILL_DELAY, host.pool.fill, self._pool_key(), launcher, policy)
+            loop.call_later(REFILL_DELAY, host.pool.fill, key, launcher, policy, size)
+            loop.call_later(LATELY + AT_ONCE, host.pool.trim, key, size)
 
-    def _pool_key(self) -> PoolKey:
+    def pool_key(self) -> PoolKey:
+        """Return what kernels must have in common with this one to stand in for it."""
         return PoolKey(
             python=self.kernel_spec.argv[0],
             policy=json.dumps(to_config(self.policy)),

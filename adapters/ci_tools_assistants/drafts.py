@@ -4,11 +4,9 @@ A draft turns the model's pieces into events and keeps what they add up to, so t
 object is what a reader of the events has. It stores and sends nothing itself.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ci_tools.models import new_id
 from ci_tools_assistants import events
 from ci_tools_assistants.events import Event
 from ci_tools_assistants.objects import Object
@@ -22,9 +20,6 @@ from ci_tools_assistants.states import (
     new_message,
     new_step,
 )
-
-_CALL_ID = re.compile(r"call_[A-Za-z0-9]+")
-"""What existing clients take for the id of a call."""
 
 
 class MessageDraft:
@@ -46,6 +41,16 @@ class MessageDraft:
         self._images = images
         self._parts: list[Object] = []
         self._pieces: list[str] = []
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the message has its end."""
+        return bool(self.step["status"] != "in_progress")
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is a part already."""
+        return bool(self._parts)
 
     def begin(self) -> list[Event]:
         """Return the events of a message that begins; images come before its text."""
@@ -180,14 +185,17 @@ class CallsDraft:
         self.step = new_step(run, {"type": "tool_calls", "tool_calls": []}, now=now)
         self.calls: list[CallDraft] = []
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the step has its end."""
+        return bool(self.step["status"] != "in_progress")
+
     def begin(self) -> list[Event]:
         """Return the events of a step that begins."""
         return [events.step_created(self.step), events.step_moved(self.step)]
 
     def add_call(self, id: str, name: str, *, is_code: bool) -> tuple[CallDraft, Event]:
-        """Take a new call; its id is ours unless the model's is of the known form."""
-        if not _CALL_ID.fullmatch(id) or any(call.id == id for call in self.calls):
-            id = new_id("call_")
+        """Take a new call."""
         call = CallDraft(index=len(self.calls), id=id, name=name, is_code=is_code)
         self.calls.append(call)
         if is_code:

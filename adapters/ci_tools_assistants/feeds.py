@@ -4,8 +4,7 @@ Each reader has a buffer of its own without a limit, so that a slow one neither 
 takes from another. What a run may emit is bounded by its model's answers, and so is the buffer.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import anyio
 
@@ -19,15 +18,11 @@ class Feed:
         self._readers: list[Reader] = []
         self._closed = False
 
-    @contextmanager
-    def subscribe(self) -> Iterator["Reader"]:
-        """Yield a reader of all events that are published from here on."""
-        reader = Reader(closed=self._closed)
+    def subscribe(self) -> "Reader":
+        """Return a reader of all events that are published from here on; it is to be closed."""
+        reader = Reader(self._readers, is_ended=self._closed)
         self._readers.append(reader)
-        try:
-            yield reader
-        finally:
-            self._readers.remove(reader)
+        return reader
 
     def publish(self, events: Iterable[Event]) -> None:
         """Hand events to every reader; never waits."""
@@ -47,10 +42,17 @@ class Reader:
 
     # No memory stream of anyio: a receive that times out at the wrong moment loses its item.
 
-    def __init__(self, *, closed: bool) -> None:
+    def __init__(self, readers: "list[Reader]", *, is_ended: bool) -> None:
+        self._readers = readers
         self._events: list[Event] = []
-        self._closed = closed
+        self._is_ended = is_ended
         self._woken = anyio.Event()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._readers.remove(self)
 
     def put(self, event: Event) -> None:
         """Add an event."""
@@ -59,7 +61,7 @@ class Reader:
 
     def end(self) -> None:
         """Say that no more events come."""
-        self._closed = True
+        self._is_ended = True
         self._woken.set()
 
     async def read(self, *, patience: float) -> list[Event] | None:
@@ -67,9 +69,9 @@ class Reader:
 
         An empty list: nothing came for `patience` seconds. None: the feed has ended.
         """
-        if not self._events and not self._closed:
+        if not self._events and not self._is_ended:
             self._woken = anyio.Event()
             with anyio.move_on_after(patience):
                 await self._woken.wait()
         events, self._events = self._events, []
-        return None if not events and self._closed else events
+        return None if not events and self._is_ended else events

@@ -26,8 +26,7 @@ _OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 _WINDOW = re.compile(
-    r"(?:context (?:length|window|size)|limit|maximum)\D{0,40}?(\d{3,})|n_ctx\D{0,5}(\d{3,})",
-    re.IGNORECASE,
+    r"(?:context (?:length|window|size)|n_ctx)\D{0,12}(\d{3,})|> (\d{3,}) max", re.IGNORECASE
 )
 
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})

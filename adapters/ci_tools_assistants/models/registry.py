@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+import anyio
+
 from ci_tools.settings import ModelEntry
 from ci_tools_assistants.models.capabilities import find_capabilities
 from ci_tools_assistants.models.failures import ModelNotConfigured
@@ -38,6 +40,7 @@ class ModelRegistry:
         self._entries = entries
         self._made: dict[str, ChatModel] = {}
         self._passed_on: OrderedDict[str, ChatModel] = OrderedDict()
+        self._making = anyio.Lock()
 
     def resolve(self, name: str) -> ChatModel:
         """Return the model that answers to a name.
@@ -54,6 +57,17 @@ class ModelRegistry:
         if key not in self._made:
             self._made[key] = _make(key, entry)
         return self._made[key]
+
+    async def get_model(self, name: str) -> ChatModel:
+        """Do the same without holding up other requests: packages take seconds to load.
+
+        Raises:
+            ModelNotConfigured: As from `resolve`.
+        """
+        if (made := self._made.get(name) or self._passed_on.get(name)) is not None:
+            return made
+        async with self._making:
+            return await anyio.to_thread.run_sync(self.resolve, name)
 
     def find_entry(self, name: str) -> ModelEntry | None:
         """Return the entry that answers to a name, or None."""

@@ -1,6 +1,8 @@
 """What the service does about files whose time is over, of all principals."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -23,7 +25,18 @@ _AT_ONCE = 100
 """Files deleted in one look; further ones have to wait for the next."""
 
 
-async def expire_for_ever(service: SessionService, records: Records) -> None:
+@asynccontextmanager
+async def open_upkeep(service: SessionService, records: Records) -> AsyncIterator[None]:
+    """Delete what expires while the block lasts."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_expire_for_ever, service, records)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+async def _expire_for_ever(service: SessionService, records: Records) -> None:
     """Delete expired files and the parts of expired uploads, again and again."""
     while True:
         try:

@@ -31,12 +31,14 @@ class World:
         self.api = api
 
     async def upload(
-        self, filename: str = "a.csv", content: bytes = b"1,2\n", **fields: str
+        self, filename: str = "a.csv", content: bytes = b"1,2\n", /, **fields: str
     ) -> httpx2.Response:
         data = {"purpose": "assistants", **fields}
         return await self.http.post("/v1/files", data=data, files={"file": (filename, content)})
 
-    async def make(self, filename: str = "a.csv", content: bytes = b"1,2\n", **more: str) -> Object:
+    async def make(
+        self, filename: str = "a.csv", content: bytes = b"1,2\n", /, **more: str
+    ) -> Object:
         response = await self.upload(filename, content, **more)
         assert response.status_code == 200, response.text
         made: Object = response.json()
@@ -203,8 +205,8 @@ async def test_the_file_may_come_before_the_purpose_in_pieces(world: World) -> N
 
 async def test_a_file_over_the_limit_is_refused_and_not_kept(tmp_path: Path) -> None:
     async with open_world(tmp_path, file_limit=1000) as world:
-        await world.make(content=b"x" * 1000)
-        refused = await world.upload(content=b"x" * 1001)
+        await world.make("a.csv", b"x" * 1000)
+        refused = await world.upload("a.csv", b"x" * 1001)
         declared = await world.http.post(
             "/v1/files",
             content=b"",
@@ -223,7 +225,7 @@ async def test_a_file_over_the_limit_is_refused_and_not_kept(tmp_path: Path) -> 
 
 
 async def test_an_empty_file_is_taken(world: World) -> None:
-    made = await world.make(content=b"")
+    made = await world.make("a.csv", b"")
 
     got = await world.http.get(f"/v1/files/{made['id']}/content")
 
@@ -323,7 +325,7 @@ async def test_an_expired_file_is_gone_and_then_deleted(
 async def test_a_part_of_a_file_is_answered(
     world: World, asked: str, status: int, content: bytes
 ) -> None:
-    made = await world.make(content=b"0123456789")
+    made = await world.make("a.csv", b"0123456789")
 
     response = await world.http.get(f"/v1/files/{made['id']}/content", headers={"Range": asked})
 

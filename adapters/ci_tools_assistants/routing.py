@@ -111,6 +111,10 @@ class Operation:
     empty_body: bool = True
     """Whether no body at all is taken for an empty object."""
 
+    is_remembered: bool = True
+    """Whether a repetition gets the first answer; not where work ends with its client, or where
+    requests name what they make."""
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names in the path, from left to right."""

@@ -1,1 +1,25 @@
-"""A client of the HTTP face of sessions: what the service does, from another machine."""
+"""A session service that runs elsewhere, over HTTP, with the methods of the one in this process.
+
+async with open_client("http://127.0.0.1:8765", token="cit_…") as service:
+    session = await service.create_session()
+    step = await service.run_code(session.id, "1 + 1")
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ci_tools_client.connection import ConnectionLostError, open_connection
+from ci_tools_client.service import RemoteService
+from ci_tools_client.uploads import RemoteUploads
+
+__all__ = ["ConnectionLostError", "RemoteService", "RemoteUploads", "open_client"]
+
+
+@asynccontextmanager
+async def open_client(url: str, token: str | None = None) -> AsyncIterator[RemoteService]:
+    """Yield the service at the address of `ci-tools serve`, as the principal of the token.
+
+    Nothing is sent before the first call. `token` is None where the service asks for none.
+    """
+    async with open_connection(url, token) as connection:
+        yield RemoteService(connection)

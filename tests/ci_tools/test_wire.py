@@ -103,6 +103,8 @@ SESSION = Session(
     ),
     lost="it died",
     workspace_bytes=7,
+    network="allowlist",
+    environment=("A", "B"),
 )
 
 

@@ -37,6 +37,7 @@ from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server
 from ci_tools_jupyter.greeting import (
     FILES,
     FOLDER,
+    NOTHING,
     PLACE,
     REMOVE,
     Greeting,
@@ -276,7 +277,7 @@ class JupyterBackend:
         if request.server == EMBEDDED:
             folder = self._to_local_folder(request.session_id)
             if self._kernels.sandboxed:
-                greeting = await greet(channels, channel, code="", expression=PLACE)
+                greeting = await greet(channels, channel, code=NOTHING, expression=PLACE)
                 right = greeting.folder == to_place(MOUNT, folder)
             else:
                 greeting = await greet(channels, channel, code="", expression=FOLDER)

@@ -45,7 +45,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 """Seconds that the server has to end itself and its kernels."""
 
-_HIDDEN_VARIABLES = ("CI_TOOLS_", "JUPYTERHUB_", "JPY_", "COVERAGE_")
+_HIDDEN_VARIABLES = ("CI_TOOLS_", "JUPYTERHUB_", "JPY_")
 """Variables that the server and its kernels do not inherit: our secrets and others' servers."""
 
 _HIDDEN_NAMES = frozenset(

@@ -27,9 +27,14 @@ FOLDER = "__import__('os').getcwd()"
 
 PLACE = (
     "(lambda os: (lambda at, found: f'{at} {found.st_dev} {found.st_ino}')"
-    "(os.getcwd(), os.stat(os.getcwd())))(__import__('os'))"
+    "(os.getcwd(), os.stat('.')))(__import__('os'))"
 )
-"""The expression that also tells which folder of this machine that is, in a sandbox."""
+"""The expression that also tells which folder of this machine that is, in a sandbox.
+
+Not by its path: another folder may have been mounted there since the kernel went into this one."""
+
+NOTHING = "pass"
+"""Code that does nothing, and yet is run: with no code at all, a kernel notices nothing."""
 
 FILES = f"__import__({MODULE!r}).files()"
 """The expression that lists the session's files, in a kernel that was greeted with a module."""

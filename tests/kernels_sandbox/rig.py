@@ -106,11 +106,12 @@ async def open_session(
     *,
     name: str = "sandbox",
     choice: Mapping[str, Any] | None = None,
+    manager_class: type[AsyncKernelManager] = AsyncKernelManager,
 ) -> AsyncIterator[Session]:
     """Start a kernel of that name with `folder` as its /mnt/data."""
     await anyio.Path(folder).mkdir(exist_ok=True)
     specs = KernelSpecManager(kernel_dirs=[str(kernelspecs)])
-    manager = AsyncKernelManager(kernel_name=name, kernel_spec_manager=specs)
+    manager = manager_class(kernel_name=name, kernel_spec_manager=specs)
     chosen = {} if choice is None else {CHOICE: choice}
     await manager.start_kernel(cwd=str(folder), **chosen)
     try:

@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from ci_tools_kernels import Policy, demand, write_kernelspec
 from ci_tools_kernels.demand import Demand, find_room
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.pool import to_size
+from ci_tools_kernels.starts import PromptKernelManager
 from tests.kernels_sandbox.rig import Session, open_session
 
 FILLED = 20.0
@@ -104,3 +106,19 @@ async def test_no_kernel_is_kept_ready_with_the_variables_of_one_session(
             await wait_for_count(usual, 1)  # which is filled later than the other would be
 
         assert count(session) == 0
+
+
+async def test_kernel_that_is_taken_while_it_starts_is_in_the_sessions_folder(
+    pooled: Path, tmp_path: Path
+) -> None:
+    async with open_session(pooled, tmp_path / "one", name="pooled") as session:
+        for name in ("a", "b", "c", "d", "e"):
+            with anyio.fail_after(FILLED):
+                while count(session) == 0:
+                    await anyio.lowlevel.checkpoint()
+            async with open_session(
+                pooled, tmp_path / name, name="pooled", manager_class=PromptKernelManager
+            ) as early:
+                await early.run("open('file', 'w').write('kept')")
+
+            assert (tmp_path / name / "file").read_text() == "kept"

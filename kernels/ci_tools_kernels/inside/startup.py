@@ -86,15 +86,22 @@ def _run_pip(shell: Any, run_pip: Callable[[str], None], line: str, hosts: list[
 
 
 def _follow_folder(shell: Any, cwd: str) -> None:
-    """Go into the session's folder when it comes: a kernel can be made ahead of its session."""
-    first = os.stat(cwd)
+    """Go into the session's folder when it comes: a kernel can be made ahead of its session.
 
-    def enter_folder(_: object) -> None:
-        if not os.path.samestat(os.stat(cwd), first):
+    It can come before this line: what is at the path then is the session's already, while this
+    process is still in what the session's folder was mounted over.
+    """
+    first = os.stat(".")
+
+    def enter_folder() -> None:
+        if os.path.samestat(os.stat(cwd), first):
+            return
+        shell.events.unregister("pre_execute", enter_folder)
+        if os.path.samestat(os.stat("."), first):
             os.chdir(cwd)
-            shell.events.unregister("pre_run_cell", enter_folder)
 
-    shell.events.register("pre_run_cell", enter_folder)
+    # This event comes before silent executions too, as the service's first question is one.
+    shell.events.register("pre_execute", enter_folder)
 
 
 def set_blas_threads(number: int) -> None:

@@ -1,17 +1,16 @@
 """The API as an ASGI app around one open service.
 
-How this works: `open_api` opens what requests need and owns the task group that runs live in. A
-request is matched, its key and its body are checked, and the operation's handler is called; every
-error becomes an answer here, and every answer gets its id.
+How this works: `open_api` opens what requests need, the runs of this process among it. A request is
+matched, its key and its body are checked, and the operation's handler is called; every error
+becomes an answer here, and every answer gets its id.
 """
 
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-import anyio
-from anyio.abc import TaskGroup
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,11 +18,16 @@ from starlette.types import Receive, Scope, Send
 
 from ci_tools import CIToolsError, SessionService, Settings
 from ci_tools_assistants.auth import Authenticator, FindPrincipal
+from ci_tools_assistants.engine import RunEngine, open_runs
 from ci_tools_assistants.errors import ApiError, of_status, to_api_error
+from ci_tools_assistants.file_upkeep import open_upkeep
+from ci_tools_assistants.interpreter import Interpreter
+from ci_tools_assistants.models import ModelRegistry, open_registry
 from ci_tools_assistants.objects import Object
 from ci_tools_assistants.operations import all_operations
 from ci_tools_assistants.records import Records, open_records
 from ci_tools_assistants.requests import parse_json, validate
+from ci_tools_assistants.retries import RepeatedResponse, Retries, remember
 from ci_tools_assistants.routing import (
     Call,
     JsonResponse,
@@ -46,27 +50,37 @@ _FAILED = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Api:
     """What handlers use, open as long as the service is."""
 
-    def __init__(
-        self, service: SessionService, settings: Settings, records: Records, tasks: TaskGroup
-    ) -> None:
-        self.service = service
-        self.settings = settings
-        self.records = records
-        self.tasks = tasks
+    service: SessionService
+    settings: Settings
+    records: Records
+    models: ModelRegistry
+    interpreter: Interpreter
+    runs: RunEngine
 
 
 @asynccontextmanager
 async def open_api(service: SessionService, settings: Settings) -> AsyncIterator[Api]:
     """Open the API on a service; leaving the block stops the runs of this process."""
     records = await open_records(service.database)
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield Api(service, settings, records, tasks)
-        finally:
-            tasks.cancel_scope.cancel()
+    service.on_erase(records.erase)
+    interpreter = Interpreter(service, records)
+    async with (
+        open_registry(settings.models) as models,
+        open_runs(service, records=records, models=models, interpreter=interpreter) as runs,
+        open_upkeep(service, records),
+    ):
+        yield Api(
+            service=service,
+            settings=settings,
+            records=records,
+            models=models,
+            interpreter=interpreter,
+            runs=runs,
+        )
 
 
 class AssistantsApp:
@@ -78,6 +92,7 @@ class AssistantsApp:
     def __init__(self, find_principal: FindPrincipal | None) -> None:
         self.router = Router(all_operations())
         self._authenticator = Authenticator(find_principal)
+        self._retries = Retries()
         self._api: Api | None = None
 
     @asynccontextmanager
@@ -135,14 +150,35 @@ class AssistantsApp:
             request=request,
             params=match.params,
         )
-        await read_body(call, match.operation)
-        return await handle(call, match.operation)
+        content = await read_body(call, match.operation)
+        if content is None or not match.operation.is_remembered:
+            return await handle(call, match.operation)
+        return await self._handle_once(call, match.operation, content)
+
+    async def _handle_once(self, call: Call, operation: Operation, content: bytes) -> Response:
+        """Call the handler, or give the answer that it gave to the same request before."""
+        identity = self._retries.identify(call.request, content, principal=call.principal)
+        if identity is None:
+            return await handle(call, operation)
+        if (known := await self._retries.find(identity)) is not None:
+            return RepeatedResponse(known)
+        answer = self._retries.begin(identity)
+        try:
+            return remember(await handle(call, operation), answer)
+        except ApiError as error:
+            return remember(to_response(error), answer)
+        except BaseException:
+            answer.void()
+            raise
 
 
-async def read_body(call: Call, operation: Operation) -> bytes:
-    """Check the JSON body of a request, if its operation has one; return its bytes."""
+async def read_body(call: Call, operation: Operation) -> bytes | None:
+    """Check the JSON body of a request; return its bytes, None if the handler is to read them."""
     if operation.body is None:
-        return b""
+        has_content = "transfer-encoding" in call.request.headers
+        return (
+            None if has_content or call.request.headers.get("content-length", "0") != "0" else b""
+        )
     content = await read_content(call.request)
     value: object = {}
     if content or not operation.empty_body:

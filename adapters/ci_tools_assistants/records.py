@@ -375,7 +375,7 @@ class Records:
         """Run other SQL of this package as one transaction."""
         return await self._database.write(work, bulk=bulk)
 
-    async def erase(self, *, principal: str) -> None:
+    async def erase(self, principal: str) -> None:
         """Delete everything of a principal."""
         await self._database.write(partial(rows.erase, principal=principal), bulk=True)
 

@@ -1,16 +1,17 @@
-"""The HTTP app: /mcp, tickets, health and metrics around one open service.
+"""The HTTP app: /mcp, tickets, the Assistants API, health and metrics around one open service.
 
 How this works: the app's lifespan opens the service and runs the MCP session manager. Every
 request passes the Host and Origin check, then is counted and traced by route pattern; /mcp asks
-for a bearer token (unless `auth` is `none`), a ticket is its own authority, health is open.
+for a bearer token (unless `auth` is `none`), a ticket is its own authority, health is open. What
+none of these routes takes is the Assistants API's, which asks for a key itself.
 """
 
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
@@ -30,12 +31,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import ci_tools as core
 from ci_tools import LOCAL, CIToolsError, RunStep, SessionService, Settings
 from ci_tools_mcp import create_server
+from ci_tools_server.assistants import load_assistants, may_ask, mount_assistants
 from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
 from ci_tools_server.run_file import prove_run
 from ci_tools_server.tickets import TicketRoutes, to_response
 from ci_tools_server.traces import Traces
+
+if TYPE_CHECKING:
+    from ci_tools_assistants.app import Api
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +121,11 @@ class _App:
         self._traces = traces
         self._metrics = Metrics()
         self._service: SessionService | None = None
+        self._api: Api | None = None
         self._verifier = PrincipalVerifier(self._find_principal, run_secret=run_secret)
+        self._assistants = load_assistants(
+            None if settings.auth == "none" else self._verifier.find_principal
+        )
         self._server = create_server(
             self._opened_service,
             default_session=False,
@@ -128,6 +137,12 @@ class _App:
         names = [self._settings.host]
         if (public := self._settings.public_url) is not None and public.host:
             names.append(public.host)
+        origins = self._settings.cors_origins
+        others = (
+            []
+            if self._assistants is None
+            else [mount_assistants(self._assistants, cors_origins=origins)]
+        )
         return Starlette(
             routes=[
                 Route("/healthz", self._tell_health),
@@ -135,11 +150,22 @@ class _App:
                 Route("/metrics", self._tell_metrics),
                 *TicketRoutes(self._find_service, self._metrics).routes,
                 *self._mcp_routes(),
+                *others,
             ],
             middleware=[
-                Middleware(_Observer, metrics=self._metrics, traces=self._traces),
-                Middleware(OriginCheck, names=names, any_address=not loopback),
-                Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(self._verifier)),
+                Middleware(
+                    _Observer,
+                    metrics=self._metrics,
+                    traces=self._traces,
+                    route_of=self._route_of,
+                ),
+                Middleware(
+                    OriginCheck,
+                    names=names,
+                    any_address=not loopback,
+                    may_ask=lambda path, origin: not _is_own(path) and may_ask(origin, origins),
+                ),
+                Middleware(_Authentication, backend=BearerAuthBackend(self._verifier)),
             ],
             lifespan=self._run,
         )
@@ -167,7 +193,11 @@ class _App:
         async with self._open_service() as service:
             self._service = service
             service.on_finished(self._observe_step)
-            async with self._server.session_manager.run():
+            async with AsyncExitStack() as stack:
+                if self._assistants is not None:
+                    opened = self._assistants.open(service, self._settings)
+                    self._api = await stack.enter_async_context(opened)
+                await stack.enter_async_context(self._server.session_manager.run())
                 yield
 
     @asynccontextmanager
@@ -178,6 +208,17 @@ class _App:
         if self._service is None:
             raise RuntimeError("The app's lifespan has not been started.")
         return self._service
+
+    def _route_of(self, method: str, path: str) -> str:
+        # Neither a ticket's secret nor a path that a visitor made up may be in a log or metric.
+        if path.startswith("/tickets/"):
+            return "/tickets/{secret}"
+        if path in _ROUTES:
+            return path
+        pattern = None
+        if self._assistants is not None:
+            pattern = self._assistants.router.pattern_of(method, path)
+        return "other" if pattern is None else f"/v1{pattern}"
 
     async def _find_principal(self, secret: str) -> str | None:
         return await self._find_service().find_principal(secret)
@@ -209,6 +250,7 @@ class _App:
         service = self._find_service()
         try:
             load = await service.measure_load()
+            counted = await self._api.interpreter.count_sessions() if self._api else 0
         except CIToolsError as error:
             return to_response(error)
         text = self._metrics.to_text(
@@ -216,6 +258,7 @@ class _App:
             kernels=load.kernels,
             stored_bytes=load.stored_bytes,
             unfinished_steps=service.count_live()[1],
+            interpreter_sessions=counted,
         )
         return Response(text, media_type=_METRICS_TYPE)
 
@@ -283,11 +326,29 @@ def _describe(challenge: str, text: str) -> str:
     return re.sub(r'error_description="[^"]*"', f'error_description="{text}"', challenge)
 
 
+class _Authentication(AuthenticationMiddleware):
+    """The check of bearer tokens; the Assistants API has its own, which takes other forms too."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_own(scope["path"]):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 class _Observer:
     """Count, trace and log every request by its route pattern."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, traces: Traces) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        traces: Traces,
+        route_of: Callable[[str, str], str],
+    ) -> None:
         self._app = app
+        self._route_of = route_of
         self._metrics = metrics
         self._traces = traces
 
@@ -295,7 +356,8 @@ class _Observer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route, method, status = _route_of(scope["path"]), _method_of(scope["method"]), 0
+        route, status = self._route_of(scope["method"], scope["path"]), 0
+        method = _method_of(scope["method"])
         started = time.monotonic()
 
         async def send_and_note(message: Message) -> None:
@@ -314,11 +376,9 @@ class _Observer:
                 logger.debug("%s %s %d %.3f s", method, route, status, seconds)
 
 
-def _route_of(path: str) -> str:
-    # Neither a ticket's secret nor a path that a visitor made up may be in a log, metric or trace.
-    if path.startswith("/tickets/"):
-        return "/tickets/{secret}"
-    return path if path in _ROUTES else "other"
+def _is_own(path: str) -> bool:
+    """Whether a path is not the Assistants API's."""
+    return path in _ROUTES or path.startswith("/tickets/")
 
 
 def _method_of(method: str) -> str:

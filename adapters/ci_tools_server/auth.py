@@ -22,13 +22,14 @@ class PrincipalVerifier(TokenVerifier):
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return the token's principal as its client and subject; None if nobody's."""
-        principal = await self._principal(token)
+        principal = await self.find_principal(token)
         if principal is None:
             return None
         # All tokens of a principal open the same sessions: the token itself is not kept.
         return AccessToken(token="", client_id=principal, scopes=[], subject=principal)
 
-    async def _principal(self, token: str) -> str | None:
+    async def find_principal(self, token: str) -> str | None:
+        """Return the token's principal; None if nobody's."""
         if self._run_secret is not None and hmac.compare_digest(
             token.encode(), self._run_secret.encode()
         ):

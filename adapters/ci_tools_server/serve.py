@@ -93,6 +93,11 @@ def check_exposure(settings: Settings) -> None:
             "listen on 127.0.0.1, or keep auth 'token' (the default) and make tokens with "
             "`ci-tools token create --principal NAME`."
         )
+    if settings.auth == "none" and "*" in settings.cors_origins:
+        raise ConfigurationError(
+            "With auth 'none' and cors_origins '*' every web page could run code on this machine: "
+            "name the origins, or keep auth 'token' (the default)."
+        )
 
 
 class _Server(uvicorn.Server):

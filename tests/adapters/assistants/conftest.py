@@ -9,6 +9,7 @@ from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import prepare
 from ci_tools.stores.records import _open_database
 from ci_tools_assistants.records import Records, open_records
+from tests.adapters.assistants.api import ApiClient, open_client
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,13 @@ async def database(
 @pytest.fixture
 async def records(database: Database) -> Records:
     return await open_records(database)
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[ApiClient]:
+    """A client of the principal `ada`."""
+    async with open_client(tmp_path) as client:
+        yield client
 
 
 async def _create_database(server: str) -> str:

@@ -521,7 +521,7 @@ async def test_a_principal_can_be_erased(records: Records, thread: Object) -> No
     await records.add_message(make_message(thread), principal=ADA)
     kept = await records.add(Kind.THREAD, make_thread(), principal=BOB)
 
-    await records.erase(principal=ADA)
+    await records.erase(ADA)
 
     assert (await records.page(Kind.THREAD, principal=ADA)).data == []
     assert (await records.page(Kind.THREAD, principal=BOB)).data == [kept]

@@ -1,0 +1,60 @@
+"""The Assistants API in the HTTP app, if the extra `assistants` is installed."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
+from starlette.types import ASGIApp
+
+if TYPE_CHECKING:
+    from ci_tools_assistants.app import AssistantsApp
+
+logger = logging.getLogger(__name__)
+
+EXPOSED = ("x-request-id", "openai-processing-ms", "openai-poll-after-ms", "retry-after")
+"""Headers of answers that a page's script may read."""
+
+_ALL_ORIGINS = "*"
+
+
+def load_assistants(
+    find_principal: Callable[[str], Awaitable[str | None]] | None,
+) -> "AssistantsApp | None":
+    """Return the API, or None if the packages it needs are not installed.
+
+    Without `find_principal` it asks nobody for a key.
+    """
+    # Imported here: it takes a second, and an installation without it is complete too.
+    try:
+        from ci_tools_assistants.app import AssistantsApp
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ci_tools"):
+            raise
+        logger.info(
+            "the Assistants API is not served, as the package %s is missing: "
+            "pip install 'code-interpreter-tools[assistants]'",
+            error.name,
+        )
+        return None
+    return AssistantsApp(find_principal)
+
+
+def mount_assistants(app: "AssistantsApp", *, cors_origins: Sequence[str]) -> Mount:
+    """Return the route of everything that no other route takes; pages of `cors_origins` may ask."""
+    endpoint: ASGIApp = app
+    if cors_origins:
+        endpoint = CORSMiddleware(
+            app,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    return Mount("", endpoint)
+
+
+def may_ask(origin: str, cors_origins: Sequence[str]) -> bool:
+    """Tell whether pages of that origin may call the API."""
+    return origin in cors_origins or _ALL_ORIGINS in cors_origins

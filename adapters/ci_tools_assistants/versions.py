@@ -226,6 +226,8 @@ def _view_call(call: Object) -> Object:
 
 
 def _view_file(item: Object) -> Object:
+    if "purpose" not in item:
+        return item  # that it was deleted
     purpose = item["purpose"] if item["purpose"] in _PURPOSES else "assistants"
     return {**_without(item, "expires_at"), "purpose": purpose}
 

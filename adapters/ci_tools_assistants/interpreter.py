@@ -19,6 +19,7 @@ from typing import TypeAlias, assert_never
 
 from ci_tools import (
     CIToolsError,
+    InvalidPathError,
     LimitError,
     NotFoundError,
     RunStep,
@@ -376,7 +377,7 @@ class Workbench:
         item = bench.staged.pop(id)
         try:
             found = await self._service.stat_file(session.id, item.path)
-        except CIToolsError:  # deleted or replaced by code
+        except (NotFoundError, InvalidPathError):  # deleted by code, or a link or folder of its own
             bench.made.pop(item.path, None)
             return
         if found.sha256 != item.sha256 or item.sha256 is None:

@@ -84,6 +84,12 @@ def failed(error: ApiError) -> Event:
     return Event("error", error.to_object())
 
 
+def run_failed(run: Object) -> Event:
+    """Return the event that makes client libraries raise the error of a run."""
+    error = run["last_error"]
+    return failed(ApiError(500, error["message"], type="server_error", code=error["code"]))
+
+
 def text_delta(message_id: str, index: int, value: str, *, first: bool) -> Event:
     """Return more text of a part; the first piece says that there are no annotations yet."""
     text: Object = {"value": value, "annotations": []} if first else {"value": value}

@@ -110,6 +110,9 @@ class ActiveRun:
             self.is_settled = is_over(self.run) or status == "requires_action"
         self._drop_ended()
         self.feed.publish([*happened, events.run_moved(self.run)])
+        if status == "failed":
+            # Without it, client libraries end their stream as if all was well.
+            self.feed.publish([events.run_failed(self.run)])
 
     async def end(self, status: str, happened: Sequence[Event] = (), **fields: Any) -> None:
         """Store the end of the run, which is the end of all that is begun too.

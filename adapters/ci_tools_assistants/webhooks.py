@@ -19,6 +19,7 @@ import httpx2
 
 from ci_tools.models import new_id
 from ci_tools_assistants.objects import Object
+from ci_tools_assistants.versions import to_wire
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Webhook:
         payload = {
             "type": f"thread.run.{run['status']}",
             "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-            "data": run,
+            "data": to_wire(run, "v2"),
         }
         try:
             self._send.send_nowait(payload)

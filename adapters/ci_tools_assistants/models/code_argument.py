@@ -50,8 +50,11 @@ def create_code_tool(taken: Collection[str] = ()) -> Object:
 
 def find_code_tool(tools: Sequence[Object]) -> str | None:
     """Return the name that the tool has among these, or None if it is not there."""
-    names = (str(tool["function"]["name"]) for tool in tools)
-    return max((name for name in names if name.endswith(CODE_TOOL)), key=len, default=None)
+    for tool in tools:
+        # A function of the assistant may have any name, but not this description.
+        if tool["function"].get("description") == _DESCRIPTION:
+            return str(tool["function"]["name"])
+    return None
 
 
 def find_code(arguments: str) -> str | None:

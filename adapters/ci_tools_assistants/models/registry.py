@@ -20,7 +20,7 @@ DEFAULT: Final = "default"
 LONGEST_NAME: Final = 256
 """Characters of a model's name; longer ones are no model's."""
 
-_PASSED_ON: Final = 32
+KEPT_NAMES: Final = 32
 """Names that are passed on to a provider and kept as models at once."""
 
 _HOW_TO: Final = (
@@ -91,7 +91,7 @@ class ModelRegistry:
         if name not in self._passed_on:
             self._passed_on[name] = _make(name, entry)
         self._passed_on.move_to_end(name)
-        while len(self._passed_on) > _PASSED_ON:
+        while len(self._passed_on) > KEPT_NAMES:
             # A run may still use it: without a reference, its connections end with the run.
             self._passed_on.popitem(last=False)
         return self._passed_on[name]

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from ci_tools_assistants.models import CodeArgumentDecoder, create_code_tool, find_code
+from ci_tools_assistants.models.code_argument import find_code_tool
 
 CODES = (
     "",
@@ -79,3 +80,12 @@ def test_tool_gives_way_to_a_function_of_its_name() -> None:
 
     assert create_code_tool()["function"]["name"] == "code_interpreter"
     assert create_code_tool(names)["function"]["name"] == "ci_code_interpreter"
+
+
+@pytest.mark.parametrize("other", ["code_interpreter", "my_code_interpreter", "f"])
+def test_tool_is_told_from_functions_with_like_names(other: str) -> None:
+    function = {"type": "function", "function": {"name": other, "description": "Mine."}}
+    tool = create_code_tool({other})
+
+    assert find_code_tool([function, tool]) == tool["function"]["name"]
+    assert find_code_tool([function]) is None

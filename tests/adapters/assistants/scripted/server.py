@@ -168,6 +168,8 @@ def scripted_server(script: Script = ()) -> Iterator[ScriptedServer]:
     """Serve a script until the block is left."""
     scripted = ScriptedServer(script)
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    # Accepted sockets inherit it; asyncio sets it only where the protocol number is given.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     scripted.root = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         create_app(scripted),

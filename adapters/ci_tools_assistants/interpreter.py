@@ -12,7 +12,7 @@ import base64
 import copy
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias, assert_never
@@ -214,14 +214,16 @@ class Workbench:
         bench = copy.deepcopy(self._bench)
         for id in list_unwanted(bench, self._wanted):
             del bench.staged[id]
-        paths = {id: item.path for id, item in bench.present().items()}
+        paths = {made.id: path for path, made in bench.made.items()}
+        paths |= {id: item.path for id, item in bench.present().items()}
         return paths | {file.id: path for file, path in plan_staging(bench, self._wanted)}
 
     async def remember_told(self) -> None:
         """Note that the model knows of the files that were described to it."""
         if set(self._described) - set(self._bench.told):
             self._bench.told = list(dict.fromkeys([*self._bench.told, *self._described]))
-            await self._save()
+            with suppress(NoSuchObject):  # the thread was deleted meanwhile
+                await self._save()
 
     def annotate(self, text: str, *, is_final: bool = True) -> list[Object]:
         """Return the annotations of a message's text: one for each mention of a file there is.
@@ -283,10 +285,10 @@ class Workbench:
         await self._count()
         for id in list_unwanted(bench, self._wanted):
             await self._take_away(session, id)
-        if missing := [file for file in self._wanted if file.id not in bench.present()]:
+        if plan_staging(bench, self._wanted):
             there = await self._service.list_files(session.id, limit=_LISTED)
             taken = [file.path for file in there]
-            for file, path in plan_staging(bench, missing, taken=taken):
+            for file, path in plan_staging(bench, self._wanted, taken=taken):
                 await self._put(session, file, path)
         if bench.to_object() != before:
             await self._save()

@@ -127,10 +127,11 @@ def plan_staging(
 ) -> list[tuple[Wanted, str]]:
     """Return the files to stage, each with its path; `taken` are further paths in the folder."""
     present = bench.present()
+    made = {item.id for item in bench.made.values()}
     used = {_key(path) for path in (*(item.path for item in present.values()), *bench.made, *taken)}
     put: list[tuple[Wanted, str]] = []
     for file in wanted:
-        if file.id in present:
+        if file.id in present or file.id in made:  # given back what code has made
             continue
         before = bench.staged.get(file.id)
         name = to_name(file.filename, instead=file.id)

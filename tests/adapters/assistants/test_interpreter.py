@@ -254,6 +254,16 @@ async def test_files_of_one_name_get_names_of_their_own(desk: Desk) -> None:
     assert "Note" not in done.tool_text
 
 
+async def test_a_file_that_code_made_can_be_given_back_to_it(desk: Desk) -> None:
+    first, second = await desk.add_thread(), await desk.add_thread()
+    [made] = (await desk.run("_ = open('made.csv', 'w').write('1')", first)).made_files
+    await desk.add_message(first, [attach(made, "code_interpreter")])
+    await desk.add_message(second, [attach(made, "code_interpreter")])
+
+    assert await desk.ls(first) == ["made.csv"]
+    assert await desk.ls(second) == ["made.csv"]
+
+
 async def test_a_file_does_not_replace_one_that_code_made(desk: Desk) -> None:
     thread = await desk.add_thread()
     await desk.run("_ = open('a.csv', 'w').write('made')", thread)
@@ -370,12 +380,30 @@ async def test_leaving_a_cell_interrupts_the_code(desk: Desk) -> None:
     assert logs_of(done) == "5"
 
 
-async def test_sessions_of_idle_threads_make_room(tmp_path: Path, backend: FakeBackend) -> None:
+async def test_sessions_of_idle_threads_make_room(
+    tmp_path: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(state_dir=tmp_path / "state", sessions_per_principal=1)
     async with open_service(settings, backend=backend) as service, open_desk(service) as desk:
         first, second = await desk.add_thread(), await desk.add_thread()
-        await desk.run("x = 1", first)
+        await desk.run("_ = open('made.csv', 'w').write('1')", first)
 
         refused = await desk.run("1", second)
+        monkeypatch.setattr("ci_tools_assistants.interpreter._UNUSED", -1.0)
+        taken = await desk.run("1", second)
+        back = await desk.run("open('made.csv').read()", first)
 
-        assert "You have 1 sessions" in logs_of(refused)
+    assert "You have 1 sessions" in logs_of(refused)
+    assert logs_of(taken) == "1"
+    assert logs_of(back) == "'1'"
+
+
+async def test_a_thread_that_is_deleted_meanwhile_is_no_error(desk: Desk) -> None:
+    thread = await desk.add_thread(await desk.add_file("a.csv", b"1"))
+
+    async with desk.open(thread) as workbench:
+        workbench.describe()
+        await desk.records.delete(Kind.THREAD, thread["id"], principal="ada")
+        done = await run_cell(workbench, "1")
+
+    assert "No thread found" in logs_of(done)

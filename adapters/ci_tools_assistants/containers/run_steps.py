@@ -14,7 +14,7 @@ from ci_tools import Json, NotFoundError, RunStep, StepEvent
 from ci_tools.wire import Item, event_to_item, step_to_item
 from ci_tools_assistants.containers.bodies import RunStepBody, RunStepsQuery, WaitQuery
 from ci_tools_assistants.containers.failures import told
-from ci_tools_assistants.containers.streams import EventStream, answer
+from ci_tools_assistants.containers.streams import EventStream, Work, answer
 from ci_tools_assistants.downloads import to_download
 from ci_tools_assistants.routing import Call, Operation
 
@@ -37,14 +37,18 @@ async def create(call: Call) -> Response:
 
     if body.stream:
         return EventStream(_NAME, run)
-    step = await call.service.submit_code(
-        session_id,
-        body.code,
-        timeout=body.timeout,
-        step_id=body.id,
-        wait=0 if body.background else body.wait,
-    )
-    return _answer(step)
+
+    async def wait() -> Item:
+        step = await call.service.submit_code(
+            session_id,
+            body.code,
+            timeout=body.timeout,
+            step_id=body.id,
+            wait=0 if body.background else body.wait,
+        )
+        return _to_object(step)
+
+    return Work(wait)  # the waiting ends if the client leaves; the step goes on
 
 
 async def list_run_steps(call: Call) -> Response:
@@ -53,23 +57,27 @@ async def list_run_steps(call: Call) -> Response:
     steps = await call.service.list_run_steps(
         call.params["container_id"], limit=query.limit, before=query.before
     )
-    data: list[Json] = [{"object": _NAME, **step_to_item(step)} for step in steps]
+    data: list[Json] = [_to_object(step) for step in steps]
     return answer({"object": "list", "data": data, "has_more": len(data) == query.limit})
 
 
 async def retrieve(call: Call) -> Response:
     """Return a step, when it is final if that is wanted."""
     await _check_container(call)
-    wait = call.query_as(WaitQuery).wait
-    if wait is None:
-        return _answer(await call.service.get_run_step(_id(call)))
-    return _answer(await call.service.wait_run_step(_id(call), timeout=wait))
+    seconds = call.query_as(WaitQuery).wait
+    if seconds is None:
+        return answer(_to_object(await call.service.get_run_step(_id(call))))
+
+    async def wait() -> Item:
+        return _to_object(await call.service.wait_run_step(_id(call), timeout=seconds))
+
+    return Work(wait)
 
 
 async def cancel(call: Call) -> Response:
     """Stop a step."""
     await _check_container(call)
-    return _answer(await call.service.cancel_run_step(_id(call)))
+    return answer(_to_object(await call.service.cancel_run_step(_id(call))))
 
 
 async def watch(call: Call) -> Response:
@@ -119,8 +127,8 @@ def _id(call: Call) -> str:
     return call.params["step_id"]
 
 
-def _answer(step: RunStep) -> Response:
-    return answer({"object": _NAME, **step_to_item(step)})
+def _to_object(step: RunStep) -> Item:
+    return {"object": _NAME, **step_to_item(step)}
 
 
 def operations() -> Sequence[Operation]:

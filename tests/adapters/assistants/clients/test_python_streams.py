@@ -1,0 +1,294 @@
+"""The stream helpers of the newest Python client: what they add up to is what is stored."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from openai import (
+    APIError,
+    AssistantEventHandler,
+    AsyncAssistantEventHandler,
+    AsyncOpenAI,
+    OpenAI,
+)
+from openai.types.beta.threads import Message, MessageDelta
+from openai.types.beta.threads.runs import RunStep, RunStepDelta
+from typing_extensions import override
+
+from tests.adapters.assistants.clients.serving import KEY, Served
+from tests.adapters.assistants.contract.operations import FUNCTIONS
+from tests.adapters.assistants.scripted.script import SERVER_ERROR
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:deprecated:DeprecationWarning",
+    "ignore:The Assistants API is deprecated:DeprecationWarning",
+)
+
+CODE: Any = {"type": "code_interpreter"}
+
+
+class Sums:
+    """What the deltas of a stream add up to, by id, as the helpers add them up."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, Any] = {}
+        self.steps: dict[str, Any] = {}
+        self.text = ""
+
+    def add_message(self, snapshot: Message) -> None:
+        self.messages[snapshot.id] = without_index(snapshot.to_dict()["content"])
+
+    def add_step(self, snapshot: RunStep) -> None:
+        self.steps[snapshot.id] = without_index(snapshot.to_dict()["step_details"])
+
+
+class Handler(AssistantEventHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = Sums()
+        self.calls: list[str] = []
+
+    @override
+    def on_message_delta(self, delta: MessageDelta, snapshot: Message) -> None:
+        self.sums.add_message(snapshot)
+
+    @override
+    def on_run_step_delta(self, delta: RunStepDelta, snapshot: RunStep) -> None:
+        self.sums.add_step(snapshot)
+
+    @override
+    def on_text_created(self, text: Any) -> None:
+        self.calls.append("text created")
+
+    @override
+    def on_text_delta(self, delta: Any, snapshot: Any) -> None:
+        self.sums.text += delta.value or ""
+
+    @override
+    def on_text_done(self, text: Any) -> None:
+        self.calls.append("text done")
+
+    @override
+    def on_tool_call_created(self, tool_call: Any) -> None:
+        self.calls.append(f"{tool_call.type} created")
+
+    @override
+    def on_tool_call_done(self, tool_call: Any) -> None:
+        self.calls.append(f"{tool_call.type} done")
+
+    @override
+    def on_message_done(self, message: Message) -> None:
+        self.calls.append("message done")
+
+    @override
+    def on_end(self) -> None:
+        self.calls.append("end")
+
+
+class AsyncHandler(AsyncAssistantEventHandler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = Sums()
+
+    @override
+    async def on_message_delta(self, delta: MessageDelta, snapshot: Message) -> None:
+        self.sums.add_message(snapshot)
+
+    @override
+    async def on_run_step_delta(self, delta: RunStepDelta, snapshot: RunStep) -> None:
+        self.sums.add_step(snapshot)
+
+
+def without_index(value: Any) -> Any:
+    """Return the value without the indices that only deltas have."""
+    if isinstance(value, dict):
+        return {key: without_index(one) for key, one in value.items() if key != "index"}
+    return [without_index(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=served.url, api_key=KEY, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(served: Served) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(
+        base_url=served.url, api_key=KEY, max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def prepare(client: OpenAI, text: str, **more: Any) -> tuple[str, str]:
+    """Return the ids of a new assistant and of a thread with one message."""
+    assistant = client.beta.assistants.create(model="gpt-4o", tools=[CODE], **more)
+    thread = client.beta.threads.create(messages=[{"role": "user", "content": text}])
+    return assistant.id, thread.id
+
+
+def assert_equal_to_stored(client: OpenAI, sums: Sums, thread_id: str, run_id: str) -> None:
+    steps = client.beta.threads.runs.steps.list(run_id, thread_id=thread_id).data
+    calls = {step.id: step.to_dict()["step_details"] for step in steps if step.type == "tool_calls"}
+    assert sums.steps == calls
+    messages = client.beta.threads.messages.list(thread_id, run_id=run_id).data
+    assert sums.messages == {message.id: message.to_dict()["content"] for message in messages}
+
+
+@pytest.mark.parametrize("text", ["Solve the equation", "Shuffle the rows", "Hello"])
+def test_deltas_add_up_to_what_is_stored(checked: Served, client: OpenAI, text: str) -> None:
+    file = client.files.create(file=("mydata.csv", b"a,b\n1,2\n3,4\n"), purpose="assistants")
+    resources: Any = {"code_interpreter": {"file_ids": [file.id]}}
+    assistant_id, thread_id = prepare(client, text, tool_resources=resources)
+    handler = Handler()
+
+    with client.beta.threads.runs.stream(
+        thread_id=thread_id, assistant_id=assistant_id, event_handler=handler
+    ) as stream:
+        stream.until_done()
+        run = stream.get_final_run()
+        messages = stream.get_final_messages()
+        steps = stream.get_final_run_steps()
+
+    assert run.status == "completed", run.last_error
+    assert_equal_to_stored(client, handler.sums, thread_id, run.id)
+    stored = client.beta.threads.messages.list(thread_id, run_id=run.id, order="asc").data
+    assert [message.to_dict() for message in messages] == [one.to_dict() for one in stored]
+    kept = client.beta.threads.runs.steps.list(run.id, thread_id=thread_id, order="asc").data
+    # The client keeps the steps as they were before they ended.
+    assert [(step.id, without_index(step.step_details.to_dict())) for step in steps] == [
+        (one.id, one.step_details.to_dict()) for one in kept
+    ]
+    assert run.to_dict() == client.beta.threads.runs.retrieve(run.id, thread_id=thread_id).to_dict()
+
+
+def test_the_callbacks_of_an_event_handler_come_in_order(checked: Served, client: OpenAI) -> None:
+    assistant_id, thread_id = prepare(client, "Solve the equation")
+    handler = Handler()
+
+    with client.beta.threads.runs.stream(
+        thread_id=thread_id, assistant_id=assistant_id, event_handler=handler
+    ) as stream:
+        stream.until_done()
+
+    # The client says again that the last call is done whenever a later step ends.
+    assert list(dict.fromkeys(handler.calls)) == [
+        "code_interpreter created",
+        "code_interpreter done",
+        "text created",
+        "text done",
+        "message done",
+        "end",
+    ]
+    stored = client.beta.threads.messages.list(thread_id).data[0].content[0]
+    assert stored.type == "text"
+    assert handler.sums.text == stored.text.value
+
+
+async def test_deltas_add_up_with_the_asynchronous_client(
+    checked: Served, client: OpenAI, async_client: AsyncOpenAI
+) -> None:
+    assistant_id, thread_id = prepare(client, "Solve the equation")
+    handler = AsyncHandler()
+
+    async with async_client.beta.threads.runs.stream(
+        thread_id=thread_id, assistant_id=assistant_id, event_handler=handler
+    ) as stream:
+        await stream.until_done()
+        run = await stream.get_final_run()
+
+    assert_equal_to_stored(client, handler.sums, thread_id, run.id)
+
+
+def test_a_thread_and_its_run_are_streamed_together(checked: Served, client: OpenAI) -> None:
+    assistant = client.beta.assistants.create(model="gpt-4o", tools=[CODE])
+
+    with client.beta.threads.create_and_run_stream(
+        assistant_id=assistant.id,
+        thread={"messages": [{"role": "user", "content": "Hello"}]},
+    ) as stream:
+        names = [event.event for event in stream]
+
+    assert names[0] == "thread.created"
+    assert names[-1] == "thread.run.completed"
+
+
+def test_functions_are_streamed_and_their_outputs_stream_on(
+    checked: Served, client: OpenAI
+) -> None:
+    tools: Any = list(FUNCTIONS.values())
+    assistant = client.beta.assistants.create(model="gpt-4o", tools=tools)
+    thread = client.beta.threads.create(messages=[{"role": "user", "content": "The weather?"}])
+    first, second = Handler(), Handler()
+
+    with client.beta.threads.runs.stream(
+        thread_id=thread.id, assistant_id=assistant.id, event_handler=first
+    ) as stream:
+        stream.until_done()
+        run = stream.current_run
+    assert run is not None
+    assert run.required_action is not None
+    calls = run.required_action.submit_tool_outputs.tool_calls
+    with client.beta.threads.runs.submit_tool_outputs_stream(
+        thread_id=thread.id,
+        run_id=run.id,
+        tool_outputs=[{"tool_call_id": call.id, "output": call.function.name} for call in calls],
+        event_handler=second,
+    ) as stream:
+        stream.until_done()
+
+    asked = {
+        "type": "tool_calls",
+        "tool_calls": [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": call.function.to_dict() | {"output": None},
+            }
+            for call in calls
+        ],
+    }
+    assert list(first.sums.steps.values()) == [asked]
+    step = client.beta.threads.runs.steps.list(run.id, thread_id=thread.id, order="asc").data[0]
+    details: Any = step.step_details
+    assert [call.function.output for call in details.tool_calls] == list(FUNCTIONS)
+    assert second.sums.text == (
+        "It is getCurrentWeather in Los Angeles today, which people call getNickname."
+    )
+
+
+def test_a_plain_stream_without_the_helpers(checked: Served, client: OpenAI) -> None:
+    assistant_id, thread_id = prepare(client, "Hello")
+
+    stream = client.beta.threads.runs.create(
+        thread_id=thread_id, assistant_id=assistant_id, stream=True
+    )
+    names = [event.event for event in stream]
+
+    assert names[:3] == ["thread.run.created", "thread.run.queued", "thread.run.in_progress"]
+    assert names[-1] == "thread.run.completed"
+
+
+def test_a_failed_run_raises_in_the_stream_and_is_stored(checked: Served, client: OpenAI) -> None:
+    assistant_id, thread_id = prepare(client, "Hello")
+    names = []
+    checked.model.follow([SERVER_ERROR] * 10)
+    try:
+        with (
+            pytest.raises(APIError),
+            client.beta.threads.runs.stream(
+                thread_id=thread_id, assistant_id=assistant_id
+            ) as stream,
+        ):
+            for event in stream:
+                names.append(event.event)
+    finally:
+        checked.model.follow(checked.script)
+
+    assert names[-1] == "thread.run.failed"
+    [run] = client.beta.threads.runs.list(thread_id).data
+    assert run.status == "failed"
+    assert run.last_error is not None
+    assert run.last_error.code == "server_error"

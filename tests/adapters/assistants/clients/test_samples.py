@@ -1,0 +1,136 @@
+"""The samples of the original documentation, unmodified, against real kernels.
+
+Only the base URL and the key are ours, and the model, which a script plays.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.assistants.clients.environments import ROOT, Environment, node, old_python
+from tests.adapters.assistants.clients.scripts import run_script
+from tests.adapters.assistants.clients.serving import Served, served_api
+
+EXAMPLES = ROOT / "examples" / "assistants"
+
+HERE_AND_NOW = Environment(
+    command=(sys.executable, "-W", "ignore::DeprecationWarning"), variables={}, modules=EXAMPLES
+)
+"""The tests' own environment has the newest Python client."""
+
+SHELL = Environment(command=("/bin/sh",), variables={}, modules=EXAMPLES)
+
+FOLDERS: dict[str, Callable[[], Environment]] = {
+    "python": lambda: HERE_AND_NOW,
+    "python_v1": old_python,
+    "node": lambda: node("4"),
+    "node_new": lambda: node("newest"),
+    "curl": lambda: SHELL,
+}
+"""What runs the samples of a folder."""
+
+SAMPLES = sorted(
+    str(path.relative_to(EXAMPLES))
+    for folder in FOLDERS
+    for path in (EXAMPLES / folder).iterdir()
+    if path.suffix in (".py", ".mjs", ".sh")
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served_api(tmp_path_factory.mktemp("samples"), real=True) as served:
+        yield served
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mydata.csv").write_bytes((EXAMPLES / "mydata.csv").read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_printed_sample_runs(served: Served, folder: Path, name: str) -> None:
+    kind, file = name.split("/")
+
+    out = run_script(EXAMPLES / name, folder, FOLDERS[kind](), served.variables)
+
+    CHECKS[file.partition(".")[0]](out, folder)
+    assert "\n".join(served.watch.problems) == ""
+
+
+def check_math_tutor(out: str, folder: Path) -> None:
+    assert "x = 1.0, Jane Doe." in out
+    assert "I need to solve the equation `3x + 11 = 14`." in out
+    assert "(14 - 11) / 3" in out
+    assert re.search(r"logs > 1\.0|\"logs\": ?\"1\.0\"", out)
+
+
+def check_math_tutor_stream(out: str, folder: Path) -> None:
+    if "event: " in out:
+        assert out.startswith("event: thread.created\n")
+        assert out.endswith("event: done\ndata: [DONE]\n\n")
+        return
+    code, logs, text = out.split("assistant > ")[1:][0], out, out.rsplit("assistant > ", 1)[1]
+    assert code.startswith("code_interpreter")
+    assert "(14 - 11) / 3" in code
+    assert re.search(r"output >\s+1\.0", logs)
+    assert text == "The solution of the equation `3x + 11 = 14` is x = 1.0, Jane Doe.\n"
+
+
+def check_csv_shuffle(out: str, folder: Path) -> None:
+    assert "sandbox:/mnt/data/shuffled_file.csv 167 202" in out
+    check_shuffled(folder)
+
+
+def check_shuffled(folder: Path) -> None:
+    rows = [
+        list(csv.reader((folder / name).read_text().splitlines()))
+        for name in ("mydata.csv", "shuffled_file.csv")
+    ]
+    assert rows[0] != rows[1]
+    assert rows[0][0] == rows[1][0]
+    assert sorted(rows[0]) == sorted(rows[1])
+
+
+def check_graph_image(out: str, folder: Path) -> None:
+    assert "Here is the graph" in out
+    assert (folder / "my-image.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def check_functions(out: str, folder: Path) -> None:
+    assert "It is 22C in Los Angeles today, which people call LA." in out
+
+
+def check_files(out: str, folder: Path) -> None:
+    if (folder / "shuffled_file.csv").exists():
+        check_shuffled(folder)
+        return
+    size = (folder / "mydata.csv").stat().st_size
+    assert f"mydata.csv {size} city,country,population" in out
+    assert "notes.txt 23 Only this thread knows." in out
+    assert "of the thread: True" in out.replace("true", "True") or "of the message: True" in out
+    assert re.search(r"deleted: [Tt]rue", out)
+    assert "False" not in out
+
+
+CHECKS: dict[str, Callable[[str, Path], None]] = {
+    "math_tutor": check_math_tutor,
+    "math_tutor_stream": check_math_tutor_stream,
+    "csv_shuffle": check_csv_shuffle,
+    "graph_image": check_graph_image,
+    "functions": check_functions,
+    "functions_stream": check_functions,
+    "files": check_files,
+}
+"""What a sample must have printed and downloaded, by its name."""
+
+
+def test_the_folder_tells_of_every_sample() -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+    assert [name for name in SAMPLES if f"({name})" not in readme] == []

@@ -40,7 +40,7 @@ _TOOLS: tuple[type[SessionTool], ...] = (
 )
 """Every tool, in the order in which models get them."""
 
-_ALL = 1_000_000
+_ALL = 100_000
 """Files that the host lists at once."""
 
 _CHUNK = 1 << 20

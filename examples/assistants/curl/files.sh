@@ -31,7 +31,7 @@ made=$(curl -sS "$OPENAI_BASE_URL/threads/runs" \
     }
   }')
 run=$(echo "$made" | first_id)
-thread=$(echo "$made" | grep -o 'thread_[A-Za-z0-9]*' | head -n 1)
+thread=$(echo "$made" | grep -o '"thread_id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4)
 
 state=queued
 while [ "$state" = queued ] || [ "$state" = in_progress ]; do

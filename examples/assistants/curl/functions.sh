@@ -56,7 +56,7 @@ made=$(curl -sS "$OPENAI_BASE_URL/threads/runs" \
     }
   }')
 run=$(echo "$made" | first_id)
-thread=$(echo "$made" | grep -o 'thread_[A-Za-z0-9]*' | head -n 1)
+thread=$(echo "$made" | grep -o '"thread_id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4)
 
 wait_for_run() {
   state=queued
@@ -70,7 +70,7 @@ wait_for_run() {
 }
 
 wait_for_run
-calls=$(echo "$answer" | grep -o 'call_[A-Za-z0-9]*' | awk '!seen[$0]++')
+calls=$(echo "$answer" | grep -o 'call_[A-Za-z0-9]*' | uniq)
 weather=$(echo "$calls" | sed -n 1p)
 nickname=$(echo "$calls" | sed -n 2p)
 

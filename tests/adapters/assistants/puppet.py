@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import httpx2
@@ -97,6 +97,8 @@ class Puppet:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
+        self.script: Callable[[TurnRequest], Turn] | None = None
+        """Answers instead of the turns."""
         self.requests: list[TurnRequest] = []
         self.calls = 0
         self.is_cancelled = False
@@ -110,7 +112,10 @@ class Puppet:
     @asynccontextmanager
     async def turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnEvent]]:
         self.requests.append(request)
-        parts = self.turns.pop(0) if self.turns else ["Done."]
+        if self.script is not None:
+            parts = self.script(request)
+        else:
+            parts = self.turns.pop(0) if self.turns else ["Done."]
         events = self._play(parts)
         try:
             yield events
@@ -262,9 +267,7 @@ async def read_all(reader: Reader) -> list[Event]:
 
 
 @asynccontextmanager
-async def open_stage(
-    folder: Path, *, change: Callable[[Settings], None] | None = None, **more: Any
-) -> AsyncIterator[Stage]:
+async def open_stage(folder: Path, **more: Any) -> AsyncIterator[Stage]:
     """Open the API on the fake backend; `more` are settings."""
     settings = Settings.model_validate(
         {
@@ -288,6 +291,3 @@ async def open_stage(
             transport=transport, base_url="http://api/v1", timeout=60
         ) as http:
             yield Stage(api, puppet, http)
-
-
-Ends: TypeAlias = Literal["completed", "failed", "incomplete", "cancelled", "expired"]

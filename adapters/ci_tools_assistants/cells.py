@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from ci_tools import (
+    CIToolsError,
     DisplayOutput,
     ErrorOutput,
     Output,
@@ -118,8 +119,11 @@ class Cell:
 
     async def _show_image(self, image: Image) -> list[Delta]:
         self._images += 1
+        try:
+            file_id = await self._publish(image)
+        except CIToolsError as error:  # the principal may keep no more, for example
+            return self._text(self._logs.add_block(f"[an image that could not be kept: {error}]"))
         before = self._text(self._logs.end_segment())
-        file_id = await self._publish(image)
         self.outputs.append({"type": "image", "image": {"file_id": file_id}})
         return [*before, ImageMade(file_id)]
 

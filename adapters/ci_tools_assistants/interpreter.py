@@ -1,25 +1,22 @@
-"""The code interpreter of a thread: a session of the service, opened when code first runs.
+"""The code interpreter of a thread: what the model is told, and the events of code that runs.
 
-How this works: a thread has one session, whose id is in the private part of the thread. Before
-each cell the files that code should see are compared with those that are there (see `staging.py`),
-so that files attached later appear and files of another assistant do not. After it, files that code
-made are published: kept outside of the session under ids of purpose `assistants_output`. A session
-that has expired is replaced by a new one, into which files are put again; variables are lost then,
-and the model is told so.
+How this works: a run opens a `Workbench`. Before each cell the thread's session is prepared (see
+`thread_sessions.py`): files attached later appear, files of another assistant do not. After it,
+files that code made are published: kept outside of the session, under ids of purpose
+`assistants_output`. What goes wrong is told to the model and never ends the run.
 """
 
 import base64
-import copy
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import TypeAlias, assert_never
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar, assert_never
+
+import anyio
 
 from ci_tools import (
     CIToolsError,
-    InvalidPathError,
     LimitError,
     NotFoundError,
     RunStep,
@@ -37,40 +34,26 @@ from ci_tools import (
 from ci_tools.render import render_step
 from ci_tools_assistants import usage
 from ci_tools_assistants.annotations import annotate
-from ci_tools_assistants.attachments import ATTACHED, code_file_ids
 from ci_tools_assistants.cells import Cell, Delta, ImageMade, LogsDelta
-from ci_tools_assistants.errors import ApiError, NoSuchObject
-from ci_tools_assistants.file_records import FileRecords
-from ci_tools_assistants.objects import Kind, Object, now
+from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.objects import Object
 from ci_tools_assistants.records import Records
-from ci_tools_assistants.staging import (
-    THREAD,
-    Bench,
-    Made,
-    Staged,
-    Wanted,
-    list_unwanted,
-    plan_staging,
-)
+from ci_tools_assistants.thread_sessions import SESSION, ThreadSession
 
 __all__ = ["CodeDone", "CodeEvent", "ImageMade", "Interpreter", "LogsDelta", "Workbench"]
 
 logger = logging.getLogger(__name__)
 
-BENCH = "interpreter"
-"""Where the private part of a thread keeps its `Bench`."""
+T = TypeVar("T")
 
-SESSION = "session_id"
-"""Where the private part of a thread names its session."""
+_PATIENCE = 300.0
+"""Seconds that code waits until the principal may run more at once."""
 
-PUBLISHED_AT_ONCE = 100
-"""Files of one cell that are published; a program may unpack any number."""
+_PAUSE_FIRST, _PAUSE_LONGEST = 0.05, 1.0
+"""Seconds between two attempts."""
 
-_LISTED = 1000
-"""Files of a folder whose names are not given to others."""
-
-_UNUSED = 3600.0
-"""Seconds without use after which a thread's session may make room for that of another thread."""
+_CLEAN_UP = 10.0
+"""Seconds to publish what interrupted code has made."""
 
 _TOOL = """\
 You have the tool code_interpreter. It runs Python in a sandboxed Jupyter kernel and returns what \
@@ -114,16 +97,17 @@ class Interpreter:
         self, thread: Object, run: Object, assistant_file_ids: Sequence[str], *, principal: str
     ) -> AsyncIterator["Workbench"]:
         """Open what one run needs to use code; no session is made before code runs."""
-        bench = Workbench(
-            self._service.act_as(principal),
+        service = self._service.act_as(principal)
+        thread_session = ThreadSession(
+            service,
             self._records,
             thread_id=thread["id"],
             assistant_id=run["assistant_id"] or "",
             assistant_file_ids=tuple(assistant_file_ids),
         )
-        await bench.look()
-        yield bench
-        await bench.remember_told()
+        await thread_session.look()
+        yield Workbench(service, thread_session)
+        await thread_session.remember_told()
 
     async def count_sessions(self) -> int:
         """Count the sessions of all principals, as `usage.py` does; for operators."""
@@ -145,85 +129,22 @@ class Interpreter:
 class Workbench:
     """A thread's interpreter in one run."""
 
-    def __init__(
-        self,
-        service: SessionService,
-        records: Records,
-        *,
-        thread_id: str,
-        assistant_id: str,
-        assistant_file_ids: tuple[str, ...],
-    ) -> None:
+    def __init__(self, service: SessionService, session: ThreadSession) -> None:
         self._service = service
-        self._records = records
-        self._files = FileRecords(service, records)
-        self._thread_id = thread_id
-        self._assistant_id = assistant_id
-        self._assistant_file_ids = assistant_file_ids
-        self._bench = Bench()
-        self._wanted: list[Wanted] = []
-        self._unsaid: list[str] = []
-        self._described: dict[str, str] = {}
-
-    # What the model and the message need to know
-
-    async def look(self) -> None:
-        """Read which files the thread and the assistant give to code, and what is staged."""
-        thread = await self._records.get(
-            Kind.THREAD, self._thread_id, principal=self._service.principal
-        )
-        private = await self._records.get_private(
-            Kind.THREAD, self._thread_id, principal=self._service.principal
-        )
-        self._bench = Bench.from_object(private.get(BENCH))
-        owners = dict.fromkeys([*code_file_ids(thread), *private.get(ATTACHED, ())], THREAD)
-        for id in await self._assistant_files():
-            owners.setdefault(id, self._assistant_id)
-        self._wanted = await self._files.find_wanted(owners)
-
-    async def _assistant_files(self) -> Sequence[str]:
-        """Return the assistant's files of this moment, or of the run's start if it is deleted."""
-        try:
-            assistant = await self._records.get(
-                Kind.ASSISTANT, self._assistant_id, principal=self._service.principal
-            )
-        except NoSuchObject:
-            return self._assistant_file_ids
-        return code_file_ids(assistant)
+        self._session = session
 
     def describe(self) -> str:
         """Return what the model is told of the tool, the files and which of them are new."""
-        paths = self._paths()
-        given = [
-            _describe_file(file, paths[file.id], is_new=file.id not in self._bench.told)
-            for file in self._wanted
-        ]
-        taken = {paths[file.id] for file in self._wanted}
+        given = dict(self._session.list_given())
         made = [
             f"- /mnt/data/{path} (made or changed by code)"
-            for path in sorted(self._bench.made)
-            if path not in taken
+            for path in sorted(self._session.bench.made)
+            if path not in given
         ]
-        self._described = {file.id: paths[file.id] for file in self._wanted}
         if not given and not made:
             return f"{_TOOL}\nThere are no files in /mnt/data."
-        return "\n".join([_TOOL, "Files in /mnt/data:", *given, *made])
-
-    def _paths(self) -> dict[str, str]:
-        """Return where the wanted files are, or will be when code runs, by id."""
-        bench = copy.deepcopy(self._bench)
-        for id in list_unwanted(bench, self._wanted):
-            del bench.staged[id]
-        paths = {made.id: path for path, made in bench.made.items()}
-        paths |= {id: item.path for id, item in bench.present().items()}
-        return paths | {file.id: path for file, path in plan_staging(bench, self._wanted)}
-
-    async def remember_told(self) -> None:
-        """Note that the model knows of the files that were described to it."""
-        if set(self._described) - set(self._bench.told):
-            self._bench.told = list(dict.fromkeys([*self._bench.told, *self._described]))
-            with suppress(NoSuchObject):  # the thread was deleted meanwhile
-                await self._save()
+        lines = [f"- {text}" for text in given.values()]
+        return "\n".join([_TOOL, "Files in /mnt/data:", *lines, *made])
 
     def annotate(self, text: str, *, is_final: bool = True) -> list[Object]:
         """Return the annotations of a message's text: one for each mention of a file there is.
@@ -231,9 +152,7 @@ class Workbench:
         Indices count code points. With `is_final` false, the text may go on; what is returned
         then stays, and is a prefix of what the whole text has.
         """
-        return annotate(text, self._bench.find_ids(), is_final=is_final)
-
-    # Code
+        return annotate(text, self._session.bench.find_ids(), is_final=is_final)
 
     async def run(self, code: str) -> AsyncGenerator[CodeEvent, None]:
         """Run code in the thread's session; iterate for what it shows, `CodeDone` last.
@@ -241,29 +160,66 @@ class Workbench:
         Use `contextlib.aclosing`: leaving early, or being cancelled, interrupts the code. What
         goes wrong, in the code or around it, is text for the model and no exception.
         """
-        cell = Cell(self._files.publish_image)
+        cell = Cell(self._session.files.publish_image)
+        session: Session | None = None
         try:
-            session = await self._prepare()
-            async with self._service.stream_code(session.id, code) as events:
+            session = await self._patiently(self._session.prepare)
+            async with AsyncExitStack() as stack:
+                # Made anew for each attempt: a context manager can be entered once.
+                events = await self._patiently(
+                    lambda: stack.enter_async_context(self._service.stream_code(session.id, code))
+                )
                 async for event in events:
                     for delta in await _follow(cell, event):
                         yield delta
             assert cell.step is not None
-            made = await self._publish(session, cell.step)
+            made = await self._session.publish(session, cell.step)
             done = self._to_done(cell.step, cell, made)
         except ServiceClosedError:
             raise
+        except (GeneratorExit, anyio.get_cancelled_exc_class()):
+            with anyio.move_on_after(_CLEAN_UP, shield=True):
+                await self._publish_rest(session, cell)
+            raise
         except (CIToolsError, ApiError) as error:
-            message = f"The code was not run: {error}"
-            for delta in cell.fail(message):
+            what = "The code was not run" if cell.step is None else "The results are not kept"
+            for delta in cell.fail(f"{what}: {error}"):
                 yield delta
-            done = CodeDone(outputs=cell.outputs, tool_text=message, tool_images=[], made_files=[])
+            done = CodeDone(
+                outputs=cell.outputs,
+                tool_text=f"{what}: {error}",
+                tool_images=[],
+                made_files=[],
+            )
         yield done
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what may have to wait until other code of the principal has ended."""
+        deadline, pause = anyio.current_time() + _PATIENCE, _PAUSE_FIRST
+        while True:
+            try:
+                return await work()
+            except LimitError as error:
+                if error.retry_after is None or anyio.current_time() > deadline:
+                    raise
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_LONGEST)
+
+    async def _publish_rest(self, session: Session | None, cell: Cell) -> None:
+        """Keep what code had made when it was interrupted."""
+        if session is None or cell.step is None:
+            return
+        try:
+            step = await self._service.get_run_step(cell.step.id)
+            if step.status.is_final:
+                await self._session.publish(session, step)
+        except (CIToolsError, ApiError) as error:
+            logger.info("step %s: its files are not published: %s", cell.step.id, error)
 
     def _to_done(self, step: RunStep, cell: Cell, made: list[Object]) -> CodeDone:
         rendered = render_step(step)
-        notes = [f"Note: {note}" for note in self._unsaid]
-        self._unsaid.clear()
+        notes = [f"Note: {note}" for note in self._session.unsaid]
+        self._session.unsaid.clear()
         return CodeDone(
             outputs=cell.outputs,
             tool_text="\n".join([*notes, rendered.text]),
@@ -272,164 +228,6 @@ class Workbench:
                 for image in rendered.images
             ],
             made_files=made,
-        )
-
-    # The session and its files
-
-    async def _prepare(self) -> Session:
-        """Return the session, with the files that code should see and no others."""
-        await self.look()
-        session = await self._open_session()
-        bench = self._bench
-        before = bench.to_object()
-        await self._count()
-        for id in list_unwanted(bench, self._wanted):
-            await self._take_away(session, id)
-        if plan_staging(bench, self._wanted):
-            there = await self._service.list_files(session.id, limit=_LISTED)
-            taken = [file.path for file in there]
-            for file, path in plan_staging(bench, self._wanted, taken=taken):
-                await self._put(session, file, path)
-        if bench.to_object() != before:
-            await self._save()
-        return session
-
-    async def _count(self) -> None:
-        principal, thread_id = self._service.principal, self._thread_id
-        await self._records.write(
-            lambda conn: usage.count_activity(conn, principal=principal, thread_id=thread_id)
-        )
-
-    async def _open_session(self) -> Session:
-        """Return the thread's session, or a new one with the files of the old one."""
-        bench = self._bench
-        if bench.session_id is not None:
-            try:
-                return await self._service.get_session(bench.session_id)
-            except NotFoundError:
-                logger.info("thread %s: its session is gone", self._thread_id)
-        session = await self._create_session()
-        had_session, bench.session_id = bench.session_id is not None, session.id
-        for id, item in list(bench.staged.items()):
-            if item.changed_id is None:
-                del bench.staged[id]
-            else:
-                item.away = True
-        if had_session:
-            await self._restore_made(session)
-        await self._save()
-        return session
-
-    async def _create_session(self) -> Session:
-        """Make a session; one that another thread has not used for long makes room if need be."""
-        try:
-            return await self._service.create_session(name=self._thread_id)
-        except LimitError:
-            for session in reversed(await self._service.list_sessions()):
-                unused = now() - session.last_used_at > _UNUSED
-                if unused and (session.name or "").startswith("thread_"):
-                    logger.info("session %s: closed for one of another thread", session.id)
-                    await self._service.close_session(session.id)
-                    return await self._service.create_session(name=self._thread_id)
-            raise
-
-    async def _restore_made(self, session: Session) -> None:
-        """Put what code had made in an expired session into its successor."""
-        bench, lost = self._bench, 0
-        for path, made in list(bench.made.items()):
-            try:
-                await self._service.uploads.stage(session.id, made.id, path)
-            except CIToolsError as error:
-                logger.info("thread %s: a file is not restored: %s", self._thread_id, error)
-                del bench.made[path]
-                lost += 1
-        kept = "files are there again" if not lost else f"{lost} of its files are lost too"
-        self._unsaid.append(
-            f"The session of this thread had expired: all variables are lost, {kept}."
-        )
-
-    async def _put(self, session: Session, file: Wanted, path: str) -> None:
-        """Stage a file, as the code of its assistant has left it if it was put away."""
-        bench = self._bench
-        before = bench.staged.pop(file.id, None)
-        changed = None if before is None else before.changed_id
-        try:
-            if changed is not None:
-                try:
-                    await self._service.uploads.stage(session.id, changed, path)
-                    kept = await self._service.uploads.get(changed)
-                    bench.made[path] = Made(id=changed, sha256=kept.sha256)
-                except NotFoundError:  # it was a file that its owner could delete
-                    changed = None
-            if changed is None:
-                await self._service.uploads.stage(session.id, file.id, path)
-        except CIToolsError as error:
-            self._unsaid.append(f"The file {file.filename!r} is not in /mnt/data: {error}")
-            if before is not None:
-                bench.staged[file.id] = before
-            return
-        bench.staged[file.id] = Staged(path=path, owner=file.owner, sha256=file.sha256)
-        if self._described.get(file.id) != path:
-            self._described[file.id] = path
-            self._unsaid.append(_describe_file(file, path, is_new=True).removeprefix("- "))
-
-    async def _take_away(self, session: Session, id: str) -> None:
-        """Remove a staged file that is not to be seen, unless it has become the code's own."""
-        bench = self._bench
-        item = bench.staged.pop(id)
-        try:
-            found = await self._service.stat_file(session.id, item.path)
-        except (NotFoundError, InvalidPathError):  # deleted by code, or a link or folder of its own
-            bench.made.pop(item.path, None)
-            return
-        if found.sha256 != item.sha256 or item.sha256 is None:
-            if item.owner == THREAD:
-                return
-            kept = await self._files.publish(session.id, item.path)
-            bench.staged[id] = replace(item, away=True, changed_id=kept["id"])
-        bench.made.pop(item.path, None)
-        await self._service.delete_file(session.id, item.path)
-
-    async def _publish(self, session: Session, step: RunStep) -> list[Object]:
-        """Keep the files that a cell made or changed; return their objects."""
-        bench = self._bench
-        before = bench.to_object()
-        staged = {item.path: item.sha256 for item in bench.present().values()}
-        bench.note_changes(step.files)
-        wanted: list[str] = []
-        for changed in step.files:
-            if changed.change != "deleted" and not _is_hidden(changed.path):
-                known = bench.made.get(changed.path)
-                sha256 = known.sha256 if known else staged.get(changed.path)
-                if changed.sha256 is None or sha256 != changed.sha256:
-                    wanted.append(changed.path)
-        published: list[Object] = []
-        for path in wanted[:PUBLISHED_AT_ONCE]:
-            try:
-                file = await self._files.publish(session.id, path)
-            except CIToolsError as error:
-                self._unsaid.append(f"/mnt/data/{path} cannot be downloaded: {error}")
-                continue
-            published.append(file)
-            kept = await self._service.uploads.get(file["id"])
-            bench.made[path] = Made(id=file["id"], sha256=kept.sha256)
-        if len(wanted) > PUBLISHED_AT_ONCE:
-            self._unsaid.append(
-                f"Only {PUBLISHED_AT_ONCE} of {len(wanted)} new files can be downloaded; put what "
-                "the user needs into one archive."
-            )
-        if bench.to_object() != before:
-            await self._save()
-        return published
-
-    async def _save(self) -> None:
-        stored = self._bench.to_object()
-
-        def change(private: Object) -> Object:
-            return {**private, BENCH: stored, SESSION: stored["session_id"]}
-
-        await self._records.change_private(
-            Kind.THREAD, self._thread_id, change, principal=self._service.principal
         )
 
 
@@ -448,21 +246,3 @@ async def _follow(cell: Cell, event: StepEvent) -> list[Delta]:
         case _:
             assert_never(event)
     return []
-
-
-def _describe_file(file: Wanted, path: str, *, is_new: bool) -> str:
-    notes = ["from the user" if file.owner == THREAD else "of the assistant"]
-    if is_new:
-        notes.insert(0, "new")
-    if path != file.filename:
-        notes.append(f"uploaded as {file.filename!r}")
-    if file.encoding == "other":
-        notes.append(
-            "text that is neither UTF-8 nor UTF-16, so name its encoding, for example cp1252"
-        )
-    return f"- /mnt/data/{path} ({'; '.join(notes)})"
-
-
-def _is_hidden(path: str) -> bool:
-    """Tell whether a file is what programs write for themselves."""
-    return any(part.startswith(".") or part == "__pycache__" for part in PurePosixPath(path).parts)

@@ -52,6 +52,9 @@ class Staged:
     away: bool = False
     """Whether it is not there now, but keeps its place for when it comes back."""
 
+    pending: bool = False
+    """Whether it is being put there or taken away; cut off, that is done again."""
+
     gone: bool = False
     """Whether code has deleted it; it is not put back into the same session."""
 
@@ -112,12 +115,16 @@ class Bench:
 
     def find_ids(self) -> dict[str, str]:
         """Return the file ids by path of all that is in /mnt/data and can be downloaded."""
-        ids = {item.path: id for id, item in self.present().items() if not item.gone}
+        ids = {
+            item.path: id
+            for id, item in self.present().items()
+            if not item.gone and not item.pending
+        }
         return ids | {path: made.id for path, made in self.made.items()}
 
 
 def list_unwanted(bench: Bench, wanted: Iterable[Wanted]) -> list[str]:
-    """Return the ids of files that are staged and must not be seen."""
+    """Return the ids of files that are, or may be, staged and must not be seen."""
     ids = {file.id for file in wanted}
     return [id for id in bench.present() if id not in ids]
 
@@ -126,7 +133,7 @@ def plan_staging(
     bench: Bench, wanted: Iterable[Wanted], *, taken: Iterable[str] = ()
 ) -> list[tuple[Wanted, str]]:
     """Return the files to stage, each with its path; `taken` are further paths in the folder."""
-    present = bench.present()
+    present = {id: item for id, item in bench.present().items() if not item.pending}
     made = {item.id for item in bench.made.values()}
     used = {_key(path) for path in (*(item.path for item in present.values()), *bench.made, *taken)}
     put: list[tuple[Wanted, str]] = []
@@ -134,8 +141,12 @@ def plan_staging(
         if file.id in present or file.id in made:  # given back what code has made
             continue
         before = bench.staged.get(file.id)
-        name = to_name(file.filename, instead=file.id)
-        path = free_name(name if before is None else before.path, used)
+        if before is not None and before.pending:
+            path = before.path  # what is there may be half of it
+        elif before is not None:
+            path = free_name(before.path, used)
+        else:
+            path = free_name(to_name(file.filename, instead=file.id), used)
         used.add(_key(path))
         put.append((file, path))
     return put

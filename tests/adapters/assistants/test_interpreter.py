@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -7,7 +8,8 @@ import pytest
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.interpreter import LogsDelta
-from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.objects import Kind, Object
+from ci_tools_assistants.staging import Bench
 from tests.adapters.assistants.desk import (
     SHOW_PIXEL,
     Desk,
@@ -16,6 +18,8 @@ from tests.adapters.assistants.desk import (
     open_desk,
     run_cell,
 )
+
+FOREVER = "y = 5\nprint('started', flush=True)\nimport time\nwhile True: time.sleep(0.01)"
 
 
 @pytest.fixture
@@ -219,6 +223,29 @@ async def test_a_changed_copy_of_an_assistants_file_comes_back_with_the_assistan
     assert await desk.read_file(original["id"]) == b"original"
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_what_was_cut_off_while_files_moved_is_done_again(desk: Desk, is_there: bool) -> None:
+    file = await desk.add_file("mine.csv", b"1")
+    mine, other = await desk.add_assistant(file), await desk.add_assistant()
+    thread = await desk.add_thread()
+    await desk.ls(thread, mine)
+    if not is_there:
+        await desk.run("import os\nos.remove('mine.csv')", thread, mine)
+
+    def cut_off(private: Object) -> Object:
+        bench = Bench.from_object(private["interpreter"])
+        bench.staged[file["id"]].pending = True
+        return {**private, "interpreter": bench.to_object()}
+
+    await desk.records.change_private(Kind.THREAD, thread["id"], cut_off, principal="ada")
+    again = await desk.ls(thread, mine)
+    await desk.records.change_private(Kind.THREAD, thread["id"], cut_off, principal="ada")
+    hidden = await desk.ls(thread, other)
+
+    assert again == ["mine.csv"]
+    assert hidden == []
+
+
 async def test_a_file_of_thread_and_assistant_stays_with_the_thread(desk: Desk) -> None:
     file = await desk.add_file("both.csv", b"1")
     mine, other = await desk.add_assistant(file), await desk.add_assistant()
@@ -372,12 +399,66 @@ async def test_leaving_a_cell_interrupts_the_code(desk: Desk) -> None:
 
     with anyio.fail_after(20):
         async with desk.open(thread) as workbench:
-            events = workbench.run(f"y = 5\n{code}")
+            events = workbench.run(f"y = 5\nopen('made.csv', 'w').write('1')\n{code}")
             assert await anext(events) == LogsDelta("started")
             await events.aclose()
+            annotations = workbench.annotate("sandbox:/mnt/data/made.csv")
         done = await desk.run("y", thread)
 
     assert logs_of(done) == "5"
+    assert len(annotations) == 1
+
+
+async def test_a_cancelled_task_interrupts_the_code(desk: Desk) -> None:
+    thread = await desk.add_thread()
+    started = anyio.Event()
+
+    async def run() -> None:
+        async with desk.open(thread) as workbench, aclosing(workbench.run(FOREVER)) as events:
+            async for _ in events:
+                started.set()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await started.wait()
+            tasks.cancel_scope.cancel()
+        done = await desk.run("y", thread)
+
+    assert logs_of(done) == "5"
+
+
+async def test_code_waits_while_its_principal_runs_all_it_may(
+    tmp_path: Path, backend: FakeBackend
+) -> None:
+    settings = Settings(state_dir=tmp_path / "state", steps_per_principal=2)
+    done: list[str] = []
+    async with open_service(settings, backend=backend) as service, open_desk(service) as desk:
+
+        async def run(number: int) -> None:
+            thread = await desk.add_thread()
+            done.append(logs_of(await desk.run(f"{number}", thread)))
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for number in range(8):
+                    tasks.start_soon(run, number)
+
+    assert sorted(done) == [f"{number}" for number in range(8)]
+
+
+async def test_what_does_not_fit_into_the_principals_room_is_said(
+    tmp_path: Path, backend: FakeBackend
+) -> None:
+    settings = Settings(state_dir=tmp_path / "state", bytes_per_principal=1000)
+    async with open_service(settings, backend=backend) as service, open_desk(service) as desk:
+        thread = await desk.add_thread()
+        code = f"_ = open('large.bin', 'wb').write(b'x' * 2000)\n{SHOW_PIXEL}"
+
+        done = await desk.run(code, thread)
+
+    assert "/mnt/data/large.bin cannot be downloaded: You keep" in done.tool_text
+    assert done.made_files == []
 
 
 async def test_sessions_of_idle_threads_make_room(
@@ -389,7 +470,7 @@ async def test_sessions_of_idle_threads_make_room(
         await desk.run("_ = open('made.csv', 'w').write('1')", first)
 
         refused = await desk.run("1", second)
-        monkeypatch.setattr("ci_tools_assistants.interpreter._UNUSED", -1.0)
+        monkeypatch.setattr("ci_tools_assistants.thread_sessions._UNUSED", -1.0)
         taken = await desk.run("1", second)
         back = await desk.run("open('made.csv').read()", first)
 

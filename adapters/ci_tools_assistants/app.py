@@ -26,7 +26,7 @@ from ci_tools_assistants.models import ModelRegistry, open_registry
 from ci_tools_assistants.objects import Object
 from ci_tools_assistants.operations import all_operations
 from ci_tools_assistants.records import Records, open_records
-from ci_tools_assistants.requests import parse_json, validate
+from ci_tools_assistants.requests import parse_json, read_content, validate
 from ci_tools_assistants.retries import RepeatedResponse, Retries, remember
 from ci_tools_assistants.routing import (
     Call,
@@ -40,9 +40,6 @@ from ci_tools_assistants.routing import (
 from ci_tools_assistants.versions import from_v1
 
 logger = logging.getLogger(__name__)
-
-BODY_LIMIT = 32 * 1024 * 1024
-"""Bytes of a JSON body."""
 
 _FAILED = (
     "The server had an error while processing your request. The log of the service says more "
@@ -187,20 +184,6 @@ async def read_body(call: Call, operation: Operation) -> bytes | None:
         value = from_v1(value, operation.body_kind)
     call.body = validate(operation.body, value)
     return content
-
-
-async def read_content(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
-    """Return the bytes of a small body.
-
-    Raises:
-        ApiError: 413: there are more than `limit`.
-    """
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit:
-            raise ApiError(413, f"The request is larger than the limit of {limit:,} bytes.")
-    return bytes(content)
 
 
 async def handle(call: Call, operation: Operation) -> Response:

@@ -14,6 +14,7 @@ _OWNERS = (
     "files",
     "uploads",
     "vector_stores",
+    "transfer",
     "models.routes",
     "containers",
 )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from ci_tools_assistants.errors import ApiError, clip
 
@@ -23,6 +24,9 @@ _TAG = "|"
 
 _INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
 """A number that may be too large for a float."""
+
+BODY_LIMIT = 32 * 1024 * 1024
+"""Bytes of a JSON body."""
 
 _NOT_JSON = "We could not parse the JSON body of your request. Send a valid JSON object."
 
@@ -37,6 +41,20 @@ class Query(BaseModel):
     """The parameters in a URL; a list may be given as `name` or `name[]`, several times."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+async def read_content(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
+    """Return the bytes of a small body.
+
+    Raises:
+        ApiError: 413: there are more than `limit`.
+    """
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise ApiError(413, f"The request is larger than the limit of {limit:,} bytes.")
+    return bytes(content)
 
 
 def parse_json(content: bytes) -> object:
@@ -177,10 +195,15 @@ def _explain(details: ErrorDetails, param: str) -> tuple[str, str]:
             return _explain_length(kind, value, context, param)
         case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
             return _explain_bound(kind, value, context, param)
+        case "string_pattern_mismatch":
+            return (
+                f"Invalid '{param}': string does not match pattern. Expected a string that "
+                f"matches the pattern '{context['pattern']}'."
+            ), "invalid_value"
         case "string_unicode":
             return f"Invalid '{param}': not valid Unicode text.", "invalid_string"
     expected = _EXPECTED.get(kind.split("_")[0])
-    if expected is None:
+    if expected is None or not kind.endswith(("_type", "_parsing", "_from_float")):
         return f"Invalid '{param}': {details['msg']}.", "invalid_value"
     return _wrong_type(param, expected, value), "invalid_type"
 

@@ -1,0 +1,244 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_tools.models import new_id
+from ci_tools_assistants.objects import Kind
+from tests.adapters.assistants.api import V1, ApiClient, open_client
+
+Objects = list[dict[str, Any]]
+
+
+def to_lines(objects: Objects) -> bytes:
+    return "\n".join(json.dumps(item) for item in objects).encode()
+
+
+async def export(client: ApiClient, **query: Any) -> Objects:
+    response = await client.get("/export", **query)
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+async def bring(client: ApiClient, objects: Objects) -> dict[str, Any]:
+    response = await client.post("/import", content=to_lines(objects))
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+async def fill(client: ApiClient) -> tuple[str, str]:
+    """Make an assistant, and a thread with messages, a run and a step; return their ids."""
+    assistant = await client.make("/assistants", {"model": "m", "name": "Tutor"})
+    thread = await client.make(
+        "/threads",
+        {"metadata": {"a": "b"}, "messages": [{"role": "user", "content": "hello"}]},
+    )
+    run = await client.make(f"/threads/{thread['id']}/runs", {"assistant_id": assistant["id"]})
+    await client.api.records.change_run(
+        run["id"], lambda old: {**old, "status": "completed"}, principal="ada"
+    )
+    step = {
+        "id": new_id("step_"),
+        "object": "thread.run.step",
+        "created_at": run["created_at"],
+        "run_id": run["id"],
+        "assistant_id": assistant["id"],
+        "thread_id": thread["id"],
+        "type": "tool_calls",
+        "status": "completed",
+        "step_details": {
+            "type": "tool_calls",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "code_interpreter",
+                    "code_interpreter": {
+                        "input": "1",
+                        "outputs": [{"type": "logs", "logs": "1"}],
+                    },
+                }
+            ],
+        },
+        "last_error": None,
+        "expired_at": None,
+        "cancelled_at": None,
+        "failed_at": None,
+        "completed_at": run["created_at"],
+        "metadata": {},
+        "usage": None,
+    }
+    await client.api.records.add(Kind.STEP, step, principal="ada", parent=run["id"])
+    await client.make(f"/threads/{thread['id']}/messages", {"role": "user", "content": "more"})
+    return assistant["id"], thread["id"]
+
+
+async def test_what_is_exported_comes_home_elsewhere(client: ApiClient, tmp_path: Path) -> None:
+    _, thread_id = await fill(client)
+    exported = await export(client)
+
+    async with open_client(tmp_path / "other") as other:
+        counts = await bring(other, exported)
+        again = await bring(other, exported)
+        back = await export(other)
+        listed = await other.fetch(f"/threads/{thread_id}/messages")
+
+    assert back == exported
+    assert [item["content"][0]["text"]["value"] for item in listed["data"]] == ["more", "hello"]
+    assert counts == {
+        "object": "import",
+        "assistants": 1,
+        "threads": 1,
+        "messages": 2,
+        "runs": 1,
+        "run_steps": 1,
+        "skipped": 0,
+    }
+    assert again["skipped"] == 6
+
+
+async def test_a_part_can_be_exported(client: ApiClient) -> None:
+    _, thread_id = await fill(client)
+    await client.make("/threads")
+
+    some = await export(client, params={"thread_id": thread_id})
+    assistants = await export(client, params={"object": "assistants"})
+    older = await export(client, headers=V1)
+
+    assert [item["object"] for item in some] == [
+        "thread",
+        "thread.message",
+        "thread.message",
+        "thread.run",
+        "thread.run.step",
+    ]
+    assert [item["object"] for item in assistants] == ["assistant"]
+    assert older[0]["file_ids"] == []
+
+
+async def test_an_export_of_version_1_comes_home(client: ApiClient, tmp_path: Path) -> None:
+    file_id = await client.upload()
+    await client.make(
+        "/assistants",
+        {"model": "m", "tools": [{"type": "retrieval"}], "file_ids": [file_id]},
+        headers=V1,
+    )
+    await client.make(
+        "/threads",
+        {"messages": [{"role": "user", "content": "x", "file_ids": [file_id]}]},
+        headers=V1,
+    )
+    older = await export(client, headers=V1)
+
+    async with open_client(tmp_path / "other") as other:
+        await bring(other, older)
+        back = await export(other, headers=V1)
+        newer = await export(other)
+
+    assert back == older
+    assert newer[0]["tools"] == [{"type": "file_search"}]
+    assert newer[1]["tool_resources"] == {"code_interpreter": {"file_ids": [file_id]}}
+
+
+async def test_saved_messages_come_home_without_their_thread(client: ApiClient) -> None:
+    def message(id: str, created_at: int) -> dict[str, Any]:
+        return {
+            "id": id,
+            "object": "thread.message",
+            "created_at": created_at,
+            "thread_id": "thread_abc123",
+            "role": "user",
+            "content": [{"type": "text", "text": {"value": id, "annotations": []}}],
+        }
+
+    saved = {
+        "object": "list",
+        "data": [message("msg_3", 20), message("msg_2", 10), message("msg_1", 10)],
+        "has_more": False,
+    }
+    response = await client.post("/import", content=json.dumps(saved, indent=2).encode())
+
+    assert response.json()["messages"] == 3
+    thread = await client.fetch("/threads/thread_abc123")
+    assert thread["created_at"] == 10
+    listed = await client.fetch("/threads/thread_abc123/messages")
+    assert [item["id"] for item in listed["data"]] == ["msg_3", "msg_2", "msg_1"]
+    assert listed["data"][0]["attachments"] == []
+
+
+async def test_a_run_that_had_not_ended_has_failed(client: ApiClient) -> None:
+    run = {
+        "id": "run_1",
+        "object": "thread.run",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "assistant_id": "asst_1",
+        "status": "requires_action",
+        "required_action": {"type": "submit_tool_outputs"},
+        "model": "m",
+    }
+
+    await bring(client, [run])
+
+    stored = await client.fetch("/threads/thread_1/runs/run_1")
+    assert stored["status"] == "failed"
+    assert stored["last_error"]["code"] == "server_error"
+    await client.make("/threads/thread_1/messages", {"role": "user", "content": "x"})
+
+
+async def test_ids_of_others_refuse_all_of_it(client: ApiClient) -> None:
+    _, thread_id = await fill(client)
+    bob = await client.as_principal("bob")
+    mine = {"id": "asst_mine", "object": "assistant", "created_at": 1, "model": "m"}
+    theirs = {"id": thread_id, "object": "thread", "created_at": 1}
+
+    status, error = await bob.refused("POST", "/import", content=to_lines([mine, theirs]))
+
+    assert (status, error["code"]) == (409, "id_taken")
+    assert (await bob.fetch("/assistants"))["data"] == []
+
+
+async def test_what_is_there_stays_as_it_is(client: ApiClient) -> None:
+    assistant_id, _ = await fill(client)
+    changed = {"id": assistant_id, "object": "assistant", "created_at": 1, "model": "other"}
+
+    counts = await bring(client, [changed])
+
+    assert counts["skipped"] == 1
+    assert (await client.fetch(f"/assistants/{assistant_id}"))["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 2: not a JSON object."),
+        (b"1", "line 2: Expected an object with 'object' one of"),
+        (b'{"object": "file"}', "line 2: Expected an object with 'object' one of"),
+        (b'{"object": "thread", "id": "thread_1"}', "line 2: Missing required parameter: 'create"),
+        (b'{"object": "thread", "id": "x-1", "created_at": 1}', "line 2: Invalid 'id'"),
+        (b'{"object": "thread", "id": "thread_a", "created_at": -1}', "line 2: Invalid 'created"),
+        (b'{"object": "thread", "id": "thread_a", "created_at": "1"}', "line 2: Invalid type for"),
+    ],
+)
+async def test_a_bad_line_is_named_and_nothing_is_stored(
+    client: ApiClient, line: bytes, message: str
+) -> None:
+    good = b'{"object": "thread", "id": "thread_1", "created_at": 1}\n'
+
+    status, error = await client.refused("POST", "/import", content=good + line)
+
+    assert status == 400
+    assert error["message"].startswith(message)
+    assert (await client.fetch("/threads"))["data"] == []
+
+
+async def test_steps_need_their_run(client: ApiClient) -> None:
+    await fill(client)
+    step = (await export(client))[-1]
+
+    status, error = await client.refused(
+        "POST", "/import", content=to_lines([{**step, "id": "step_1"}])
+    )
+
+    assert status == 400
+    assert step["run_id"] in error["message"]

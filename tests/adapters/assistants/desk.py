@@ -11,7 +11,10 @@ from ci_tools_assistants.interpreter import CodeDone, ImageMade, Interpreter, Lo
 from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.records import Records, open_records
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9Q"
+    "DwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 """A PNG image in base64."""
 
 SHOW_PIXEL = f"""

@@ -307,6 +307,22 @@ async def test_an_expired_file_is_gone_and_then_deleted(
     assert await _stored_bytes(world) == 0
 
 
+async def test_a_file_of_another_face_is_known_by_its_id(world: World) -> None:
+    service = world.api.service.act_as("ada")
+    session = await service.create_session()
+    file = await service.upload_file(session.id, "there.csv", b"1,2")
+
+    found = (await world.http.get(f"/v1/files/{file.id}")).json()
+    content = await world.http.get(f"/v1/files/{file.id}/content")
+    deleted = await world.http.delete(f"/v1/files/{file.id}")
+    again = await world.http.get(f"/v1/files/{file.id}")
+
+    assert (found["filename"], found["purpose"], found["bytes"]) == ("there.csv", "user_data", 3)
+    assert content.content == b"1,2"
+    assert deleted.json()["deleted"] is True
+    error_of(again, 404)
+
+
 # Download
 
 

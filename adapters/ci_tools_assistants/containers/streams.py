@@ -1,4 +1,4 @@
-"""Answers that take their time: events as they come, and results of work that ends with its reader.
+"""Answers that take their time: events as they come, and results that are waited for.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -27,14 +27,36 @@ def answer(item: Json, status: int = 200) -> Response:
     return Response(to_text(item), status, media_type="application/json")
 
 
-class EventStream(Response):
+def refusal(error: CIToolsError) -> Response:
+    """Return the answer that an error of the core is."""
+    failure = CoreError(error)
+    response = answer(failure.to_object(), failure.status)
+    if failure.retry_after is not None:
+        response.headers["retry-after"] = str(max(1, round(failure.retry_after)))
+    return response
+
+
+class _Late(Response):
+    """An answer that is known when it is sent; headers that were given to it are that one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+
+    def _with_headers(self, response: Response) -> Response:
+        for name, value in self.headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+class EventStream(_Late):
     """Events of `open_events` as `{name}.{type}`; an error after the first byte is one too."""
 
     media_type = "text/event-stream"
 
     def __init__(self, name: str, open_events: OpenEvents) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__()
+        self.headers.update({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._name = name
         self._open_events = open_events
         self._started = False
@@ -44,11 +66,10 @@ class EventStream(Response):
         try:
             await self._stream(receive, send)
         except CIToolsError as error:
-            failure = CoreError(error)
             if not self._started:
-                await answer(failure.to_object(), failure.status)(scope, receive, send)
+                await self._with_headers(refusal(error))(scope, receive, send)
                 return
-            await _send_frame(send, "error", failure.to_object())
+            await _send_frame(send, "error", CoreError(error).to_object())
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _stream(self, receive: Receive, send: Send) -> None:
@@ -78,7 +99,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b": open\n\n", "more_body": True})
 
 
-class Work(Response):
+class Work(_Late):
     """The result of work that is cancelled if its reader leaves."""
 
     def __init__(self, work: Callable[[], Awaitable[Item]]) -> None:
@@ -93,11 +114,10 @@ class Work(Response):
             try:
                 response = answer(await self._work())
             except CIToolsError as error:
-                failure = CoreError(error)
-                response = answer(failure.to_object(), failure.status)
+                response = refusal(error)
             tasks.cancel_scope.cancel()
         if response is not None:
-            await response(scope, receive, send)
+            await self._with_headers(response)(scope, receive, send)
 
 
 async def _wait_for_leaving(receive: Receive, scope: anyio.CancelScope) -> None:

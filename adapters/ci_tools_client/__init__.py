@@ -1,8 +1,7 @@
 """A session service that runs elsewhere, over HTTP, with the methods of the one in this process.
 
-async with open_client("http://127.0.0.1:8765", token="cit_…") as service:
-    session = await service.create_session()
-    step = await service.run_code(session.id, "1 + 1")
+Begin with `async with open_client("http://127.0.0.1:8765", token="cit_…") as service:`; the rest is
+as with `ci_tools.open_service`.
 """
 
 import importlib

@@ -19,6 +19,7 @@ from ci_tools_assistants.usage import (
 )
 from tests.adapters.assistants.desk import open_desk
 from tests.adapters.server.processes import run
+from tests.adapters.server.test_app import open_app
 
 START = 1_700_000_000
 
@@ -89,6 +90,19 @@ def test_the_report_counts_by_thread_and_by_day() -> None:
         "threads": {"thread_a": 2, "thread_b": 1},
         "days": {"2023-11-14": 2, "2023-11-15": 1},
     }
+
+
+async def test_the_metric_counts_for_all_principals(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state", auth="none")
+    async with open_app(settings, tmp_path / "folders") as client:
+        before = (await client.get("/metrics")).text
+        for principal in ("ada", "eve"):
+            async with open_desk(client.service, principal) as desk:
+                await desk.run("1", await desk.add_thread())
+        after = (await client.get("/metrics")).text
+
+    assert "ci_tools_interpreter_sessions 0.0" in before
+    assert "ci_tools_interpreter_sessions 2.0" in after
 
 
 async def test_the_command_shows_what_code_used(tmp_path: Path) -> None:

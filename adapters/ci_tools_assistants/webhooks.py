@@ -62,6 +62,11 @@ class Webhook:
         except anyio.WouldBlock:
             logger.warning("run %s: too many events wait for the webhook; dropped", run["id"])
 
+    def close(self) -> None:
+        """Take no more events."""
+        self._send.close()
+        self._receive.close()
+
     async def deliver(self) -> None:
         """Send events as they come, for ever."""
         async for payload in self._receive:
@@ -98,11 +103,15 @@ class Webhook:
 
 @asynccontextmanager
 async def open_webhook(
-    url: str, secret: str, *, waits: tuple[float, ...] = WAITS
+    url: str, secret: str, *, waits: tuple[float, ...] | None = None
 ) -> AsyncIterator[Webhook]:
     """Open the connections to the other server; who opens them also runs `deliver`."""
     async with httpx2.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
-        yield Webhook(url, secret, client, waits)
+        webhook = Webhook(url, secret, client, WAITS if waits is None else waits)
+        try:
+            yield webhook
+        finally:
+            webhook.close()
 
 
 def to_key(secret: str) -> bytes:

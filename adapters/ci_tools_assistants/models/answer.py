@@ -23,6 +23,7 @@ from ci_tools_assistants.models.exchange import (
     Usage,
 )
 from ci_tools_assistants.models.failures import ModelError
+from ci_tools_assistants.models.surrogates import ends_with_half, join_halves
 from ci_tools_assistants.models.tokens import count_messages, count_text, count_tools
 
 _FINISHES: Final[dict[str, Finish]] = {
@@ -65,6 +66,7 @@ class Answer:
         self._refusals: list[str] = []
         self._calls: list[_OpenCall] = []
         self._open: dict[int | str, _OpenCall] = {}
+        self._half = ""
         self._known_ids: set[str] | None = None
         self._usage: UsageMetadata | None = None
         self._finish: Finish | None = None
@@ -80,7 +82,7 @@ class Answer:
         if chunk.usage_metadata is not None:
             self._usage = add_usage(self._usage, chunk.usage_metadata)
         self._finish = _find_finish(chunk.response_metadata) or self._finish
-        if text := str(chunk.text):
+        if text := self._take_text(str(chunk.text)):
             self._texts.append(text)
             yield TextDelta(text)
         if refusal := _find_refusal(chunk):
@@ -115,6 +117,12 @@ class Answer:
             refusal="".join(self._refusals),
             message=message,
         )
+
+    def _take_text(self, text: str) -> str:
+        """Return the text of a chunk; the half of a character waits for its other half."""
+        text = self._half + text
+        self._half = text[-1:] if ends_with_half(text) else ""
+        return join_halves(text.removesuffix(self._half))
 
     def _add_call(self, part: ToolCallChunk) -> Iterator[TurnEvent]:
         call = self._find_call(part)

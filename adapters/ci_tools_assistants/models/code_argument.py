@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from ci_tools_assistants.models.surrogates import join_halves
 from ci_tools_assistants.objects import Object
 
 CODE_TOOL: Final = "code_interpreter"
@@ -21,9 +22,6 @@ _KEY = re.compile(r'\s*\{\s*"code"\s*:\s*"')
 
 _LONGEST_KEY = 200
 """Characters after which arguments that do not begin so are no longer looked at."""
-
-_HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs that stand alone; no text with one can be stored."""
 
 _ESCAPES = {
     '"': '"',
@@ -64,7 +62,7 @@ def find_code(arguments: str) -> str | None:
     except ValueError:
         return None
     code = value.get("code") if isinstance(value, dict) else None
-    return _HALVES.sub("\ufffd", code) if isinstance(code, str) else None
+    return join_halves(code) if isinstance(code, str) else None
 
 
 class CodeArgumentDecoder:

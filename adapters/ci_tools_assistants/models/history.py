@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from ci_tools_assistants.models.capabilities import Capabilities, Family
 from ci_tools_assistants.models.code_argument import CODE_TOOL, find_code_tool
 from ci_tools_assistants.models.conversation import Conversation, Group, ToolResult
+from ci_tools_assistants.models.surrogates import join_halves
 from ci_tools_assistants.objects import Object
 
 EARLIER_LIMIT: Final = 4_000
@@ -127,9 +128,9 @@ class _History:
             match part["type"]:
                 case "text":
                     if value := part["text"]["value"]:
-                        yield {"type": "text", "text": value}
+                        yield _note(value)
                 case "refusal":
-                    yield {"type": "text", "text": part["refusal"]}
+                    yield _note(part["refusal"])
                 case "image_file":
                     image = part["image_file"]
                     if is_user and self._can.images:
@@ -214,7 +215,7 @@ class _History:
 
     def _to_call(self, call: Object, *, is_current: bool) -> dict[str, Any]:
         if call["type"] == "code_interpreter":
-            code = call["code_interpreter"]["input"]
+            code = join_halves(call["code_interpreter"]["input"])
             arguments = {"code": code if is_current else shorten(code, EARLIER_LIMIT)}
         else:
             arguments = _to_arguments(call["function"]["arguments"])
@@ -223,8 +224,8 @@ class _History:
     def _find_result(self, call: Object, step: Object, *, is_current: bool) -> ToolResult:
         known = self._of.results.get(call["id"])
         if known is not None:
-            return known if known.text else ToolResult(text=_NO_OUTPUT, images=known.images)
-        text = _to_text(call)
+            return ToolResult(text=join_halves(known.text) or _NO_OUTPUT, images=known.images)
+        text = join_halves(_to_text(call))
         if not text:
             text = _UNANSWERED.get(step["status"], _NO_OUTPUT)
         return ToolResult(text=shorten(text, CURRENT_LIMIT if is_current else EARLIER_LIMIT))
@@ -254,7 +255,7 @@ def to_image_block(
 
 
 def _note(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": join_halves(text)}
 
 
 def _message_of(step: Object) -> str | None:
@@ -265,7 +266,8 @@ def _message_of(step: Object) -> str | None:
 
 def _to_arguments(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        # Through text once more, for an escape may stand for half a character.
+        value = json.loads(join_halves(json.dumps(json.loads(text), ensure_ascii=False)))
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ from ci_tools_assistants.errors import ApiError
 from ci_tools_assistants.models.capabilities import Capabilities, Family
 from ci_tools_assistants.models.conversation import IMAGE_LIMIT, Conversation, Group, LoadImage
 from ci_tools_assistants.models.history import to_groups, to_image_block
+from ci_tools_assistants.models.surrogates import join_halves
 from ci_tools_assistants.models.tokens import count_messages, count_text, count_tools
 from ci_tools_assistants.models.truncation import choose_groups
 from ci_tools_assistants.objects import Object
@@ -107,7 +108,7 @@ def _to_messages(
     if isinstance(messages[-1], AIMessage) and can.family in (Family.ANTHROPIC, Family.GOOGLE):
         messages.append(HumanMessage(_GO_ON))
     if conversation.system:
-        messages.insert(0, SystemMessage(conversation.system))
+        messages.insert(0, SystemMessage(join_halves(conversation.system)))
     return messages
 
 

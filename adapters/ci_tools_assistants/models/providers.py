@@ -108,9 +108,18 @@ def _create_by_name(model: str, entry: ModelEntry) -> BaseChatModel:
         # The package shares HTTP clients by address and time-out, even after they were closed:
         # a time-out of its own keeps one for each model, which can then be closed with it.
         options["timeout"] += next(_shares) * 1e-6
-    made = init_chat_model(model, model_provider=provider, **{**options, **entry.options})
-    assert isinstance(made, BaseChatModel)  # nothing is configurable
-    return made
+
+    def create(options: dict[str, Any]) -> BaseChatModel:
+        chosen = {**options, **entry.options}
+        made = init_chat_model(model, model_provider=provider, **chosen)
+        assert isinstance(made, BaseChatModel)  # nothing is configurable
+        return made
+
+    try:
+        return create(options)
+    except (TypeError, ValueError):
+        # A class without these parameters; if something else was wrong, it says so once more.
+        return create({k: v for k, v in options.items() if k not in ("timeout", "max_retries")})
 
 
 def _common_options(entry: ModelEntry, *, key: bool) -> dict[str, Any]:

@@ -265,6 +265,28 @@ async def test_attached_files_are_named() -> None:
     assert outline(prompt.messages) == ["user: Look.\n[attached files: data.csv (file-1), file-2]"]
 
 
+async def test_halves_of_characters_do_not_break_the_request(server: ScriptedServer) -> None:
+    server.follow([turn("Hi")])
+    calls = (
+        function("call_1", "f", '{"a": "\\ud83d"}', "\ud83d"),
+        code("call_2", "print('\ud83d')", "\ud83d\ude00"),
+    )
+
+    async with open_model(entry_for("chat", server)) as model:
+        prompt = await build(
+            user("m1", "x\ude00"), steps={"run_2": [called(*calls)]}, system="\ud83d"
+        )
+        await finish(model, request(messages=prompt.messages, tools=TOOLS))
+
+    assert outline(prompt.messages) == [
+        "system: \ufffd",
+        "user: x\ufffd",
+        "calls: |f{'a': '\ufffd'}, code_interpreter{'code': \"print('\ufffd')\"}",
+        "tool call_1: \ufffd",
+        "tool call_2: 😀",
+    ]
+
+
 async def test_empty_messages_are_left_out() -> None:
     prompt = await build(user("m1", "Hi"), assistant("m2", "", run="run_2"))
 

@@ -82,6 +82,19 @@ async def test_calls_start_and_their_arguments_follow(shape: str, server: Script
     assert done.broken == []
 
 
+async def test_halves_of_a_character_in_two_pieces_are_put_together(
+    server: ScriptedServer,
+) -> None:
+    server.follow([turn("a\ud83d", "\ude00b", "\udc00", "c")])
+
+    async with open_model(entry_for("chat", server)) as model:
+        *deltas, done = await ask(model)
+
+    assert deltas == [TextDelta("a"), TextDelta("😀b"), TextDelta("\ufffd"), TextDelta("c")]
+    assert isinstance(done, TurnDone)
+    assert done.text == "a😀b\ufffdc"
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_thinking_is_no_text(shape: str, server: ScriptedServer) -> None:
     server.follow([turn(Think("Hm, hm."), "Yes.")])

@@ -24,6 +24,7 @@ from ci_tools_assistants.file_upkeep import open_upkeep
 from ci_tools_assistants.interpreter import Interpreter
 from ci_tools_assistants.models import ModelRegistry, open_registry
 from ci_tools_assistants.objects import Object
+from ci_tools_assistants.openapi import describe
 from ci_tools_assistants.operations import all_operations
 from ci_tools_assistants.records import Records, open_records
 from ci_tools_assistants.requests import parse_json, read_content, validate
@@ -87,7 +88,8 @@ class AssistantsApp:
     """
 
     def __init__(self, find_principal: FindPrincipal | None) -> None:
-        self.router = Router(all_operations())
+        operations = all_operations()
+        self.router = Router([*operations, describe(operations)])
         self._authenticator = Authenticator(find_principal)
         self._retries = Retries()
         self._api: Api | None = None

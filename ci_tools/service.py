@@ -135,6 +135,15 @@ class SessionService:
             )
         return SessionService(self._engine, principal)
 
+    def admit(self) -> None:
+        """Count one request that an adapter answers without any other method of this class.
+
+        Raises:
+            LimitError: The principal asks too often.
+            ServiceClosedError: The service is closing.
+        """
+        self._admit()
+
     # Sessions
 
     async def create_session(

@@ -5,13 +5,18 @@ Only digests of secrets are stored.
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from ci_tools.errors import NotFoundError
 from ci_tools.stores.files import delete_files_of
 from ci_tools.stores.nouns import Ticket, Token
 from ci_tools.stores.schema import Now, tickets, tokens
 from ci_tools.stores.sessions import delete_sessions_of, get_session, lock_principal
+
+_FIND_TOKEN = select(tokens).where(
+    tokens.c.digest == bindparam("digest_"), tokens.c.revoked_at.is_(None)
+)
+"""Built once: it is asked with every request."""
 
 
 def to_token(row: Row[Any]) -> Token:
@@ -50,9 +55,7 @@ def add_token(conn: Connection, token: Token, *, digest: str) -> Token:
 
 def find_token(conn: Connection, *, digest: str) -> Token | None:
     """Return the token with that digest, if it is not revoked."""
-    row = conn.execute(
-        select(tokens).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
-    ).one_or_none()
+    row = conn.execute(_FIND_TOKEN, {"digest_": digest}).one_or_none()
     return None if row is None else to_token(row)
 
 

@@ -572,11 +572,14 @@ async def test_requests_over_the_rate_are_refused_until_later(
 ) -> None:
     settings = Settings(state_dir=tmp_path / "state", requests_per_minute=3)
     async with open_service(settings, backend=backend) as service:
-        for _ in range(3):
+        service.admit()
+        for _ in range(2):
             await service.list_sessions()
 
         with pytest.raises(LimitError) as refused:
             await service.list_sessions()
+        with pytest.raises(LimitError):
+            service.admit()
 
         assert refused.value.retry_after is not None
         assert await service.act_as("other").list_sessions() == []

@@ -32,6 +32,7 @@ FOREVER = "import time\nprint('started', flush=True)\nwhile True: time.sleep(0.0
 
 NOT_REMOTE = {
     "act_as": "a token is of one principal",
+    "admit": "adapters in the process",
     "count_live": "operators",
     "create_token": "operators",
     "database": "adapters in the process",

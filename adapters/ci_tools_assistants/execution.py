@@ -66,7 +66,7 @@ class Execution:
         active = self._active
         if active.run["status"] == "queued":
             await active.move("in_progress")
-        chat = self._models.resolve(active.run["model"])
+        chat = await self._models.get_model(active.run["model"])
         context = await load_context(self._service, self._records, active.run)
         active.usage = context.used
         async with self._open_workbench(context) as workbench:

@@ -103,7 +103,7 @@ class Puppet:
         self.calls = 0
         self.is_cancelled = False
 
-    def resolve(self, name: str) -> "Puppet":
+    async def get_model(self, name: str) -> "Puppet":
         return self
 
     def plays(self, *turns: Turn) -> None:
@@ -285,7 +285,7 @@ async def open_stage(folder: Path, **more: Any) -> AsyncIterator[Stage]:
         app.open(service, settings) as api,
     ):
         puppet = Puppet()
-        api.models.resolve = puppet.resolve  # type: ignore[assignment, method-assign]
+        api.models.get_model = puppet.get_model  # type: ignore[assignment, method-assign]
         transport = httpx2.ASGITransport(app)
         async with httpx2.AsyncClient(
             transport=transport, base_url="http://api/v1", timeout=60

@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NAMED = 50
+"""Files made by code that are named to the model; it can list the folder itself."""
+
 _PATIENCE = 300.0
 """Seconds that code waits until the principal may run more at once."""
 
@@ -144,6 +147,8 @@ class Workbench:
         if not given and not made:
             return f"{_TOOL}\nThere are no files in /mnt/data."
         lines = [f"- {text}" for text in given.values()]
+        if len(made) > _NAMED:
+            made = [*made[:_NAMED], f"- and {len(made) - _NAMED} more that code made or changed"]
         return "\n".join([_TOOL, "Files in /mnt/data:", *lines, *made])
 
     def annotate(self, text: str, *, is_final: bool = True) -> list[Object]:

@@ -101,7 +101,12 @@ async def test_only_so_many_images_become_files(desk: Desk) -> None:
 async def test_only_so_many_files_are_published(desk: Desk) -> None:
     code = "for number in range(120): open(f'{number}.txt', 'w').write('x')"
 
-    done = await desk.run(code, await desk.add_thread())
+    thread = await desk.add_thread()
 
+    done = await desk.run(code, thread)
+    async with desk.open(thread) as workbench:
+        told = workbench.describe()
+
+    assert told.endswith("- and 50 more that code made or changed")
     assert len(done.made_files) == 100
     assert "Only 100 of 120 new files can be downloaded" in done.tool_text

@@ -1,6 +1,7 @@
 """Sessions over plain HTTP; all that they can do is tested in `tests/adapters/client`."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from openai import AsyncOpenAI, NotFoundError
 from ci_tools import Settings, open_service
 from ci_tools.models import new_id
 from ci_tools.testing import FakeBackend
+from ci_tools_assistants import containers
 from ci_tools_assistants.app import AssistantsApp
 from tests.adapters.assistants.api import ApiClient, open_client
 from tests.adapters.client.conftest import serve_api
@@ -31,6 +33,17 @@ def frames(text: str) -> list[tuple[str, dict[str, Any]]]:
             name, data = lines
             found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     return found
+
+
+def test_every_operation_is_documented_and_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "containers.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", page, re.MULTILINE)
+    real = [
+        f"{operation.method} {operation.path.replace(':path}', '}')}"
+        for operation in containers.operations()
+    ]
+
+    assert sorted(documented) == sorted(real)
 
 
 async def test_the_official_client_uses_containers(tmp_path: Path) -> None:

@@ -92,9 +92,13 @@ class Connection:
             with suppress(RuntimeError):  # the caller's loop was closed while it waited
                 loop.call_soon_threadsafe(function, *arguments)
 
-        running = self._start(job, lambda item: tell(send.send_nowait, item))
-        running.future.add_done_callback(lambda _: tell(send.close))
         with receive:
+            try:
+                running = self._start(job, lambda item: tell(send.send_nowait, item))
+            except BaseException:
+                send.close()
+                raise
+            running.future.add_done_callback(lambda _: tell(send.close))
             try:
                 async for item in receive:
                     if put is not None:

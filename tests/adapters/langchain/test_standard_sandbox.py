@@ -1,6 +1,6 @@
 """LangChain's standard tests of sandboxes, on a real session.
 
-The suite still expects what deepagents did before 0.6: matching paths relative to the folder that is
+The suite still expects what deepagents did before 0.6: paths relative to the folder that is
 searched, and writing that refuses to replace a file. deepagents 0.7 gives absolute paths and
 replaces. https://github.com/langchain-ai/langchain/issues/40283 is to adapt the suite; then these
 strict failures fail, and go.

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ci_tools_assistants.app import AssistantsApp
@@ -41,7 +41,7 @@ def load_assistants(
     return AssistantsApp(find_principal)
 
 
-def mount_assistants(app: "AssistantsApp", *, cors_origins: Sequence[str]) -> Mount:
+def mount_assistants(app: "AssistantsApp", *, cors_origins: Sequence[str]) -> BaseRoute:
     """Return the route of everything that no other route takes; pages of `cors_origins` may ask."""
     endpoint: ASGIApp = app
     if cors_origins:
@@ -52,7 +52,20 @@ def mount_assistants(app: "AssistantsApp", *, cors_origins: Sequence[str]) -> Mo
             allow_headers=["*"],
             expose_headers=EXPOSED,
         )
-    return Mount("", endpoint)
+    return _Rest(endpoint)
+
+
+class _Rest(BaseRoute):
+    """Takes every request; starlette's own route of all paths leaves out those with a newline."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def may_ask(origin: str, cors_origins: Sequence[str]) -> bool:

@@ -131,6 +131,11 @@ CHECKS: Sequence[Check] = (
             env={"CI_TOOLS_STATE_DIR": str(ROOT / "build"), "CI_TOOLS_KERNEL_PYTHON": ""},
         ),
     ),
+    Check(
+        name="clients",
+        proves="other versions of official clients can be had (kept in build/ while current)",
+        run=lambda: call(PYTHON, "-m", "tests.adapters.assistants.clients.environments"),
+    ),
     Check(name="tests", proves="the tests pass, under coverage", run=run_tests),
 )
 

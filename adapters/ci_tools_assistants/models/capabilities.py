@@ -91,7 +91,7 @@ def find_capabilities(model: BaseChatModel, entry: ModelEntry) -> Capabilities:
         strict=_first(entry.strict, None, True),
         temperature=_first(entry.temperature, profile.get("temperature"), True),
         response_format=_first(entry.response_format, None, family is not Family.OTHER),
-        efforts=_find_efforts(entry, profile),
+        efforts=_find_efforts(entry, profile, family),
     )
 
 
@@ -125,15 +125,18 @@ def _guess_tool_images(
     return "tool" if profile.get("image_tool_message") else "user"
 
 
-def _find_efforts(entry: ModelEntry, profile: dict[str, Any]) -> Sequence[str] | None:
-    if entry.reasoning is False:
-        return ()
-    if entry.reasoning or not profile:
-        return None
-    if profile.get("reasoning_output") is False:
-        return ()
-    levels = profile.get("reasoning_effort_levels")
-    return tuple(levels) if levels else None
+def _find_efforts(
+    entry: ModelEntry, profile: dict[str, Any], family: Family
+) -> Sequence[str] | None:
+    if entry.reasoning is not None:
+        return None if entry.reasoning else ()
+    if levels := profile.get("reasoning_effort_levels"):
+        return tuple(levels)
+    # A known model without levels refuses them, but for OpenAI's older ones.
+    is_known = bool(profile) and (
+        family is not Family.OPENAI or not profile.get("reasoning_output")
+    )
+    return () if is_known else None
 
 
 def _uses_responses(model: BaseChatModel) -> bool:

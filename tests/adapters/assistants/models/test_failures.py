@@ -45,8 +45,11 @@ LLAMA_OVERFLOW = Fail(
 ANTHROPIC_OVERFLOW = Fail(status=400, message="prompt is too long: 210000 tokens > 200000 maximum")
 
 
-@pytest.fixture(autouse=True)
-def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+pytestmark = pytest.mark.usefixtures("no_waits")
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "FIRST_WAIT", 0.0)
 
 

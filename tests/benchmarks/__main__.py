@@ -20,7 +20,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import files, kernels, latency, output, parallel, start
+from tests.benchmarks import assistants, files, kernels, latency, output, parallel, start
 from tests.benchmarks.measure import Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,6 +75,11 @@ TARGETS = {
     "session_from_pool": Target(ratio_at_most=5.0),
     "sessions_per_gb": Target(ratio_at_least=2.2),
     "run_code_sandboxed": Target(ratio_at_most=1.1),
+    "run_overhead": Target(value_at_most=25.0),
+    "first_delta": Target(value_at_most=5.0),
+    "runs_100_errors": Target(value_at_most=0.0),
+    "crud_rps": Target(ratio_at_least=0.5),
+    "list_100k": Target(ratio_at_most=1.5),
 }
 
 MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
@@ -84,6 +89,7 @@ MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
     **parallel.ROWS,
     **start.ROWS,
     **kernels.ROWS,
+    **assistants.ROWS,
 }
 
 ROUNDS = {
@@ -100,6 +106,11 @@ ROUNDS = {
     "session_from_pool": 7,
     "sessions_per_gb": 1,
     "run_code_sandboxed": 12,
+    "run_overhead": 12,
+    "first_delta": 12,
+    "runs_100": 3,
+    "crud_rps": 7,
+    "list_100k": 7,
 }
 """How often the two sides of a row take turns."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from ci_tools.settings import ModelEntry
 from ci_tools_assistants.models import binding
@@ -326,8 +328,7 @@ def test_google_has_its_own_names() -> None:
 
 
 def test_openai_itself_gets_its_newer_names() -> None:
-    openai = pytest.importorskip("langchain_openai")
-    model = openai.ChatOpenAI(model="gpt-5", api_key="x")
+    model = ChatOpenAI(model="gpt-5", api_key=SecretStr("x"))
     can = find_capabilities(model, ModelEntry(use="openai:gpt-5"))
     asked = request(max_tokens=300, temperature=0.5, top_p=0.5, reasoning_effort="low")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
@@ -18,7 +18,7 @@ from pydantic import Field
 
 Turn: TypeAlias = "str | ToolCall | list[ToolCall] | Callable[[list[BaseMessage]], Turn]"
 
-VISION = {"image_inputs": True, "image_tool_message": True, "tool_calling": True}
+VISION: ModelProfile = {"image_inputs": True, "image_tool_message": True, "tool_calling": True}
 """The profile of a model that looks at images wherever they are."""
 
 

@@ -24,7 +24,7 @@ REPLACES = f"deepagents 0.7 replaces files: {UPSTREAM}"
 pytestmark = pytest.mark.filterwarnings("ignore:Class-scoped fixtures defined as instance methods")
 
 
-def drifted(test: Callable[..., Any], reason: str) -> Callable[..., Any]:
+def drifted(test: Callable[..., Any], reason: str) -> Any:
     """Return a test of the suite that must fail, for a reason upstream."""
 
     @pytest.mark.xfail(reason=reason, strict=True)

@@ -363,6 +363,10 @@ class RunEngine:
         except (CIToolsError, OSError) as failed:
             logger.warning("run %s: its end cannot be stored yet: %s", active.id, failed)
             return False
+        except Exception:
+            # It would fail for ever, and keep the thread locked for as long.
+            logger.exception("run %s: its end cannot be stored with what it has begun", active.id)
+            await self._try_to_end(active.run, status, active.principal, error)
         return True
 
     def _tell_cancelled(self, run: Object) -> None:
@@ -408,6 +412,8 @@ class RunEngine:
             logger.info("run %s: deleted while it was active", run["id"])
         except (CIToolsError, OSError) as failed:
             logger.warning("run %s: its end cannot be stored yet: %s", run["id"], failed)
+        except Exception:  # the outermost handler of a task that nobody waits for
+            logger.exception("run %s: its end cannot be stored", run["id"])
 
     async def _await_end(self, busy: ThreadBusy, longest: float) -> None:
         active = self._active.get(busy.run_id)

@@ -93,7 +93,7 @@ class Webhook:
         }
         try:
             answer = await self._client.post(self._url, content=body, headers=headers)
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             logger.info("run %s: the webhook cannot be reached: %s", run_id, type(error).__name__)
             return False
         if not answer.is_success:

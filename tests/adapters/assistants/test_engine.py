@@ -383,6 +383,33 @@ async def test_an_end_that_cannot_be_stored_is_stored_later(
     await assert_is_free(stage, run)
 
 
+async def test_an_end_that_fails_unexpectedly_does_not_lock_the_thread(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    stage.model.plays(["Half", gate])
+    run = await stage.new_run()
+    with anyio.fail_after(5):
+        await gate.reached.wait()
+    change_run, failures = stage.api.records.change_run, 2
+
+    async def fail(*arguments: Any, **options: Any) -> Object:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise RuntimeError("a mistake")
+        return await change_run(*arguments, **options)
+
+    monkeypatch.setattr(stage.api.records, "change_run", fail)
+    gate.opened.set()
+    run = await stage.ends(run)
+
+    assert run["status"] == "failed"
+    assert "a mistake" in caplog.text
+    assert [step["status"] for step in await stage.steps(run)] == ["failed"]
+    await assert_is_free(stage, run)
+
+
 async def test_the_run_goes_on_when_its_readers_leave(stage: Stage) -> None:
     gate = Gate()
     stage.model.plays(["One", gate, "Two"])

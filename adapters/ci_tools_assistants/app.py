@@ -149,6 +149,8 @@ class AssistantsApp:
             request=request,
             params=match.params,
         )
+        if request.method != "GET":  # many poll, and reading costs little
+            call.service.admit()
         content = await read_body(call, match.operation)
         if content is None or not match.operation.is_remembered:
             return await handle(call, match.operation)

@@ -48,17 +48,15 @@ class Authenticator:
 def find_key(headers: Headers) -> str | None:
     """Return the key in a request's headers."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return value.strip()
-        case "basic":
-            try:
-                pair = base64.b64decode(value.strip(), validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                return None
-            return pair.partition(":")[2]
-        case _:
-            return headers.get("api-key")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return value
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return headers.get("api-key")
 
 
 def mask(key: str) -> str:

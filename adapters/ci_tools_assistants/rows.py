@@ -423,7 +423,14 @@ def _page(
     table = TABLES[kind]
     seq: ColumnElement[int] = table.c.seq
     query = select(table.c.data)
-    if of_parent:
+    if pairs:
+        # Read from the pairs on: threads without them would be looked at one after another.
+        seq = thread_metadata.c.thread
+        query = query.join(thread_metadata, seq == threads.c.seq).where(
+            thread_metadata.c.principal == bindparam("principal_"),
+            thread_metadata.c.pair == bindparam("pair0_"),
+        )
+    elif of_parent:
         query = query.where(table.c.parent == bindparam("parent_"))
     else:
         query = query.where(table.c.principal == bindparam("principal_"))
@@ -442,13 +449,13 @@ def _page(
 
 
 def _has_pairs(count: int) -> Iterable[ColumnElement[bool]]:
-    for number in range(count):
+    """Return the conditions for all pairs but the first."""
+    for number in range(1, count):
         wanted = thread_metadata.alias()
         yield (
             select(wanted.c.thread)
             .where(
-                wanted.c.thread == threads.c.seq,
-                wanted.c.principal == bindparam("principal_"),
+                wanted.c.thread == thread_metadata.c.thread,
                 wanted.c.pair == bindparam(f"pair{number}_"),
             )
             .exists()

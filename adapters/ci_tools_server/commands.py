@@ -212,11 +212,14 @@ def erase_principal(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Erase all sessions, files, steps and tokens of a principal."""
+    from ci_tools_assistants.records import open_records
+
     if not yes:
         typer.confirm(f"Erase all sessions, files, steps and tokens of {name!r}?", abort=True)
 
     async def erase(service: "SessionService") -> None:
         owner = service.act_as(name)
+        service.on_erase((await open_records(service.database)).erase)
         # Tokens are listed for all principals, sessions of this one.
         known = any(token.principal == name for token in await service.list_tokens())
         known = known or bool(await owner.list_sessions())

@@ -7,7 +7,7 @@ from ci_tools import LimitError, ServiceClosedError, Settings, StoreError, open_
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.app import AssistantsApp
 from ci_tools_assistants.records import Records
-from tests.adapters.assistants.api import V1, ApiClient, new_key
+from tests.adapters.assistants.api import V1, ApiClient, new_key, open_client
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/openai", "/openai/v1", ""])
@@ -155,3 +155,13 @@ async def test_an_erased_principal_leaves_nothing(client: ApiClient) -> None:
 
     client.headers["Authorization"] = f"Bearer {await new_key(client.api.service, 'ada')}"
     assert (await client.fetch("/threads"))["data"] == []
+
+
+async def test_changes_are_capped_and_polling_is_not(tmp_path: Path) -> None:
+    async with open_client(tmp_path, requests_per_minute=1) as client:
+        await client.make("/threads")
+        status, error = await client.refused("POST", "/threads")
+        listed = [await client.get("/threads") for _ in range(3)]
+
+    assert (status, error["code"]) == (429, "rate_limit_exceeded")
+    assert [response.status_code for response in listed] == [200, 200, 200]

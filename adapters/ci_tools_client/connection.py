@@ -7,8 +7,15 @@ from typing import Any, TypeAlias
 
 import httpx2
 
-from ci_tools.errors import BackendError, CIToolsError, ServerDeniedError, ServerUnavailableError
-from ci_tools.wire import Item, error_from_item, to_text
+from ci_tools.errors import (
+    BackendError,
+    CIToolsError,
+    InvalidArgumentError,
+    LimitError,
+    ServerDeniedError,
+    ServerUnavailableError,
+)
+from ci_tools.wire import Item, error_from_item
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach the service."""
@@ -60,7 +67,7 @@ class Connection:
         return await self._json(
             "POST",
             path,
-            content=to_text(body).encode("ascii"),
+            content=_to_content(body),
             headers={"Content-Type": "application/json"},
             quiet=quiet,
         )
@@ -132,7 +139,7 @@ class Connection:
         Iterating raises ConnectionLostError if the stream breaks, and the service's own errors.
         """
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
-        content = None if body is None else to_text(body).encode("ascii")
+        content = None if body is None else _to_content(body)
         async with self._stream(
             "GET" if body is None else "POST",
             path,
@@ -215,12 +222,30 @@ class Connection:
             error = _parse(content)["error"]
             message = str(error["message"])
         except (BackendError, KeyError, TypeError):
-            return BackendError(f"{self._url} answered with status {status}, and not as a service.")
+            text = f"{self._url} answered with status {status}, and not as a session service."
+            # That of a proxy: the service behind it may come back.
+            return (ServerUnavailableError if status in (502, 503, 504) else BackendError)(text)
         if "details" in error:
             return error_from_item(error)
-        if status in (401, 403):
-            return ServerDeniedError(f"The session service at {self._url} says: {message}")
-        return BackendError(f"The session service at {self._url} says: {message}")
+        text = f"The session service at {self._url} says: {message}"
+        match status:
+            case 400 | 422:
+                return InvalidArgumentError(message)
+            case 401 | 403:
+                return ServerDeniedError(text)
+            case 429:
+                return LimitError(message)
+            case 502 | 503 | 504:
+                return ServerUnavailableError(text)
+            case _:
+                return BackendError(text)
+
+
+def _to_content(body: Item) -> bytes:
+    try:
+        return json.dumps(body, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except ValueError as error:
+        raise InvalidArgumentError("A number that is asked for must be finite.") from error
 
 
 def _parse(content: bytes) -> Any:

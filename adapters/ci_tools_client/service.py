@@ -5,13 +5,19 @@ is final, or after a while as it is; then its end is asked for again. So a conne
 or cut by a proxy, loses no step and runs none twice. Cancelling the caller cancels the step.
 """
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from ci_tools.errors import CIToolsError, NotFoundError, ServerUnavailableError
+from ci_tools.errors import (
+    CIToolsError,
+    NotFoundError,
+    ServerUnavailableError,
+    ServiceClosedError,
+)
 from ci_tools.models import (
     CommandDone,
     CommandEvent,
@@ -48,6 +54,8 @@ from ci_tools_client.uploads import RemoteUploads
 if TYPE_CHECKING:
     from ci_tools.stores.nouns import Ticket
 
+logger = logging.getLogger(__name__)
+
 WAIT = 25.0
 """Seconds that one request waits for the end of a step: proxies cut quiet ones after 30 or 60."""
 
@@ -59,6 +67,9 @@ CANCEL_TIME = 15.0
 
 _ATTEMPTS_APART = 0.5
 """Seconds between two attempts to reach a lost service."""
+
+_CANCEL_ATTEMPTS = 4
+"""Requests to cancel a step that the service does not know, or not yet."""
 
 _PAGE = 100
 """Records in one answer."""
@@ -173,9 +184,14 @@ class RemoteService:
         `timeout` is the seconds that the code may run; the step is then `expired`.
         """
         id = new_id("step_")
-        async with self._cancelling(id):
+        try:
             step = await self._submit(session_id, code, timeout, id, wait=WAIT)
             return step if step.status.is_final else await self._follow(id)
+        except CIToolsError:
+            raise  # refused, or away for too long
+        except BaseException:
+            await self._abandon(id)
+            raise
 
     @asynccontextmanager
     async def stream_code(
@@ -189,13 +205,20 @@ class RemoteService:
         id = new_id("step_")
         path = f"{_container(session_id)}/run_steps"
         body = _given({"code": code, "timeout": timeout, "id": id, "stream": True})
-        over = anyio.Event()
-        async with (
-            self._cancelling(id, over),
-            self._connection.open_events(path, body) as items,
-            aclosing(self._to_events(items, id, over)) as events,
-        ):
-            yield events
+        over, refused, opened = anyio.Event(), False, False
+        try:
+            async with (
+                self._connection.open_events(path, body) as items,
+                aclosing(self._to_events(items, id, over)) as events,
+            ):
+                opened = True
+                yield events
+        except CIToolsError:
+            refused = not opened
+            raise
+        finally:
+            if not refused and not over.is_set():
+                await self._abandon(id)
 
     async def submit_code(
         self,
@@ -380,7 +403,7 @@ class RemoteService:
             await anyio.sleep(_ATTEMPTS_APART)
             try:
                 return step_from_item(await self._connection.post(path, body))
-            except ServerUnavailableError:
+            except (ServerUnavailableError, ServiceClosedError):
                 if anyio.current_time() > end:
                     raise
 
@@ -390,7 +413,7 @@ class RemoteService:
         while True:
             try:
                 return await self.wait_run_step(id)
-            except ServerUnavailableError:
+            except (ServerUnavailableError, ServiceClosedError):
                 if anyio.current_time() > end:
                     raise
             await anyio.sleep(_ATTEMPTS_APART)
@@ -412,32 +435,19 @@ class RemoteService:
             over.set()
             yield StepFinished(step=step)
 
-    @asynccontextmanager
-    async def _cancelling(self, id: str, over: anyio.Event | None = None) -> AsyncIterator[None]:
-        """Cancel a step if the block is left by an exception, or before the step is over."""
-        try:
-            yield
-        except CIToolsError:
-            raise  # the service said it, or is away
-        except BaseException:
-            await self._abandon(id)
-            raise
-        if over is not None and not over.is_set():
-            await self._abandon(id)
-
     async def _abandon(self, id: str) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""
         with anyio.move_on_after(CANCEL_TIME, shield=True):
-            while True:
+            for _ in range(_CANCEL_ATTEMPTS):
                 try:
                     await self.cancel_run_step(id)
                 except NotFoundError:
-                    pass  # its submission may still be on its way
-                except CIToolsError:
+                    await anyio.sleep(_ATTEMPTS_APART)  # its submission may be on its way still
+                except CIToolsError as error:
+                    logger.warning("step %s: it could not be cancelled: %s", id, error)
                     return
                 else:
                     return
-                await anyio.sleep(_ATTEMPTS_APART)
 
 
 async def _to_command_events(items: AsyncIterator[Item]) -> AsyncGenerator[CommandEvent, None]:

@@ -142,7 +142,7 @@ class ContainersQuery(PageQuery):
 class RunStepsQuery(Query):
     """Ours: a page of run steps, the newest first."""
 
-    limit: int = Field(default=20, ge=1, le=100)
+    limit: int = Field(default=20, ge=0, le=100)
     before: str | None = None
 
 
@@ -161,7 +161,7 @@ class StatQuery(Query):
 class PathsQuery(Query):
     """Ours: how many files to list."""
 
-    limit: int = Field(default=1000, ge=1, le=100_000)
+    limit: int = Field(default=1000, ge=0)
 
 
 class NewFileQuery(Query):

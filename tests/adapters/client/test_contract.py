@@ -103,7 +103,7 @@ async def test_unknown_arguments_are_refused_with_the_same_errors(service: Eithe
     with pytest.raises(InvalidArgumentError, match="server profile 'nope'"):
         await service.create_session(server="nope")
     session = await service.create_session()
-    for timeout in (0, -1, 1e9):
+    for timeout in (0, -1, 1e9, float("inf"), float("nan")):
         with pytest.raises(InvalidArgumentError):
             await service.run_code(session.id, "1", timeout=timeout)
     with pytest.raises(InvalidArgumentError):
@@ -140,6 +140,7 @@ async def test_a_step_is_the_same_everywhere(service: Either, local: SessionServ
     assert failed.error is not None and failed.error.code == "code_error"
     assert await service.list_run_steps(session.id) == [failed, step]
     assert await service.list_run_steps(session.id, limit=1) == [failed]
+    assert await service.list_run_steps(session.id, limit=0) == []
     assert await service.list_run_steps(session.id, before=failed.id) == [step]
 
 
@@ -175,6 +176,19 @@ async def test_leaving_a_stream_cancels_the_step(service: Either) -> None:
 
     assert step.status is StepStatus.CANCELLED
     assert after.status is StepStatus.COMPLETED
+
+
+async def test_an_error_in_the_block_of_a_stream_cancels_the_step(service: Either) -> None:
+    session = await service.create_session()
+
+    with anyio.fail_after(20):
+        with pytest.raises(NotFoundError):
+            async with service.stream_code(session.id, FOREVER) as events:
+                await anext(aiter(events))
+                await service.get_session("sess_gone")
+        [step] = await service.list_run_steps(session.id)
+
+    assert step.status is StepStatus.CANCELLED
 
 
 async def test_cancelling_the_caller_cancels_the_step(
@@ -323,6 +337,7 @@ async def test_files_are_moved_described_and_deleted(service: Either) -> None:
         "data/a b.csv",
         "empty",
     ]
+    assert await service.list_files(session.id, limit=0) == []
     described = await service.stat_file(session.id, f"/mnt/data/{names[1]}")
     assert (described.id, described.sha256) == (files[1].id, files[1].sha256)
     assert (await service.stat_file(session.id, "made.txt", digest=False)).sha256 is None

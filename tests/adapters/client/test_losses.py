@@ -7,10 +7,12 @@ from pathlib import Path
 import anyio
 import anyio.abc
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from ci_tools import (
     BackendError,
+    InvalidArgumentError,
+    LimitError,
     RunStep,
     ServerDeniedError,
     ServerUnavailableError,
@@ -273,6 +275,42 @@ async def test_wrong_addresses_and_tokens_are_told_apart(url: str, tmp_path: Pat
         async with serve(PlainTextResponse(text, status)) as other, open_client(other) as client:
             with pytest.raises(BackendError):
                 await client.list_sessions()
+
+
+async def test_a_caller_that_leaves_before_its_code_was_sent_does_not_wait_long(
+    remote: RemoteService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_service, "_ATTEMPTS_APART", 0.01)
+    session = await remote.create_session()
+
+    with anyio.fail_after(10):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await remote.run_code(session.id, UNTIL_GO)
+
+    assert await remote.list_run_steps(session.id) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidArgumentError),
+        (403, ServerDeniedError),
+        (418, BackendError),
+        (429, LimitError),
+        (502, ServerUnavailableError),
+    ],
+)
+async def test_errors_of_others_on_the_way_have_fitting_classes(
+    status: int, kind: type[Exception]
+) -> None:
+    app = JSONResponse({"error": {"message": "no", "code": None}}, status)
+
+    async with serve(app) as url, open_client(url) as client:
+        with pytest.raises(kind) as caught:
+            await client.list_sessions()
+
+    assert type(caught.value) is kind
 
 
 async def test_an_address_may_end_with_the_version(url: str, local: SessionService) -> None:

@@ -62,7 +62,7 @@ def serve(
         str | None, typer.Option(help="'token', or 'none' on loopback only (default: token).")
     ] = None,
 ) -> None:
-    """Serve MCP over HTTP at /mcp, with tickets for large files, health and metrics."""
+    """Serve MCP over HTTP at /mcp and the Assistants API at /v1, with health and metrics."""
     from ci_tools import Settings
     from ci_tools_server.serve import serve as run
 

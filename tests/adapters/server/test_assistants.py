@@ -8,8 +8,11 @@ import pytest
 
 from ci_tools import ConfigurationError, SessionService, Settings, open_service
 from ci_tools.testing import FakeBackend
+from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.records import open_records
 from ci_tools_server import create_app
 from ci_tools_server.serve import check_exposure
+from tests.adapters.server.processes import run
 
 BASE = "http://127.0.0.1:8765"
 KEY = {"Authorization": "Bearer run_secret"}
@@ -126,3 +129,18 @@ async def test_without_its_packages_the_api_is_left_out_and_said(
 
     assert response.status_code == 404
     assert "code-interpreter-tools[assistants]" in caplog.text
+
+
+async def test_erasing_a_principal_erases_its_threads(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state")
+    thread = {"id": "thread_1", "object": "thread", "metadata": {}, "tool_resources": {}}
+    async with open_service(settings, backend=FakeBackend(tmp_path / "folders")) as service:
+        records = await open_records(service.database)
+        await records.add(Kind.THREAD, thread, principal="ada")
+
+    code, _, _ = await run(tmp_path, "principal", "erase", "ada", "--yes")
+
+    assert code == 0
+    async with open_service(settings, backend=FakeBackend(tmp_path / "folders")) as service:
+        records = await open_records(service.database)
+        assert (await records.page(Kind.THREAD, principal="ada")).data == []

@@ -2,7 +2,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
+from openai import APIError, AsyncOpenAI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -134,6 +136,53 @@ async def test_a_key_is_for_one_request_only(client: ApiClient) -> None:
     )
 
     assert (status, error["type"]) == (400, "idempotency_error")
+
+
+class LossyTransport(httpx2.AsyncBaseTransport):
+    """Delivers every request, and loses the answer to the first one of each."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self.inner = httpx2.ASGITransport(client.app)
+        self.lost: set[str] = set()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self.inner.handle_async_request(request)
+        if request.method == "POST" and request.url.path not in self.lost:
+            self.lost.add(request.url.path)
+            raise httpx2.ReadError("The connection was closed.")
+        return response
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_the_official_client_loses_answers_and_nothing_is_there_twice(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    official = AsyncOpenAI(
+        api_key=client.headers["Authorization"].split()[1],
+        base_url="http://api.test/v1",
+        http_client=httpx2.AsyncClient(transport=LossyTransport(client)),
+    )
+    async with official:
+        assistant = await official.beta.assistants.create(model="m")
+        thread = await official.beta.threads.create()
+        await official.beta.threads.messages.create(thread.id, role="user", content="x")
+        stream = await official.beta.threads.runs.create(
+            thread.id, assistant_id=assistant.id, stream=True
+        )
+        events: list[str] = []
+        with pytest.raises(APIError, match="not configured"):
+            async for event in stream:
+                events.append(event.event)
+
+    assert (events[0], events[-1]) == ("thread.run.created", "thread.run.failed")
+    for path in (
+        "/assistants",
+        "/threads",
+        f"/threads/{thread.id}/messages",
+        f"/threads/{thread.id}/runs",
+    ):
+        assert len((await client.fetch(path))["data"]) == 1
 
 
 # Single parts

@@ -12,7 +12,6 @@ so that a program which forgets to close ends all the same, and its kernels with
 
 import asyncio
 import logging
-import math
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -86,29 +85,24 @@ class Connection:
         """Run a job and wait for it, without blocking this event loop."""
         # LangChain's async half needs asyncio, so there is no other loop to think of.
         loop = asyncio.get_running_loop()
-        send, receive = anyio.create_memory_object_stream[object](math.inf)
+        waiting: asyncio.Queue[object] = asyncio.Queue()
 
-        def tell(function: Callable[..., object], *arguments: object) -> None:
+        def tell(item: object) -> None:
             with suppress(RuntimeError):  # the caller's loop was closed while it waited
-                loop.call_soon_threadsafe(function, *arguments)
+                loop.call_soon_threadsafe(waiting.put_nowait, item)
 
-        with receive:
-            try:
-                running = self._start(job, lambda item: tell(send.send_nowait, item))
-            except BaseException:
-                send.close()
-                raise
-            running.future.add_done_callback(lambda _: tell(send.close))
-            try:
-                async for item in receive:
-                    if put is not None:
-                        await put(item)
-            except BaseException:
-                running.cancel()
-                with anyio.CancelScope(shield=True):
-                    async for _ in receive:
-                        pass
-                raise
+        running = self._start(job, tell)
+        running.future.add_done_callback(lambda _: tell(_END))
+        try:
+            while (item := await waiting.get()) is not _END:
+                if put is not None:
+                    await put(item)
+        except BaseException:
+            running.cancel()
+            with anyio.CancelScope(shield=True):
+                while await waiting.get() is not _END:
+                    pass
+            raise
         return running.future.result()
 
     def close(self) -> None:

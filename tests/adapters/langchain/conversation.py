@@ -1,8 +1,9 @@
 """A LangGraph graph that stops for approval, run in processes of its own: one for each turn.
 
-    python -m tests.adapters.langchain.conversation ask|resume <checkpoints> local|<url> <place>
+    python -m tests.adapters.langchain.conversation ask|resume <checkpoints> real|fake|<url> <place>
 
-`place` is the state directory or the token. It prints what the last tool message says, as JSON.
+`place` is the state directory, or the token for the service at the URL. It prints what the last
+tool message says, as JSON.
 """
 
 import json
@@ -21,6 +22,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 from ci_tools import Settings
+from ci_tools.testing import FakeBackend
 from langchain_ci_tools import CodeInterpreterToolkit, to_step
 from tests.adapters.langchain.scripted import ScriptedModel, call
 
@@ -61,8 +63,9 @@ def build(toolkit: CodeInterpreterToolkit, checkpoints: BaseCheckpointSaver[Any]
 
 
 def open_toolkit(where: str, place: str) -> CodeInterpreterToolkit:
-    if where == "local":
-        return CodeInterpreterToolkit.local(Settings(state_dir=Path(place)))
+    if where in ("real", "fake"):
+        backend = FakeBackend(Path(place) / "folders") if where == "fake" else None
+        return CodeInterpreterToolkit.local(Settings(state_dir=Path(place)), backend=backend)
     return CodeInterpreterToolkit.connect(where, place)
 
 

@@ -171,6 +171,33 @@ async def test_an_error_in_code_goes_back_to_the_model(stage: Stage) -> None:
     assert "ZeroDivisionError" in str(stage.model.requests[1].messages[-1].content)
 
 
+async def test_a_kernel_that_dies_does_not_end_the_run(stage: Stage) -> None:
+    stage.model.plays(
+        [run_code("kept = 1")],
+        [run_code("import os\nos.kill(os.getpid(), 9)")],
+        [run_code("print('alive', 'kept' in globals())")],
+        ["Done."],
+    )
+
+    run, _ = await stream(stage, CODE)
+
+    assert run["status"] == "completed"
+    last = (await stage.steps(run))[2]["step_details"]["tool_calls"][0]["code_interpreter"]
+    assert "alive False" in last["outputs"][0]["logs"]
+    assert "restarted" in str(stage.model.requests[3].messages[-1].content)
+
+
+async def test_a_server_that_is_away_does_not_end_the_run(stage: Stage) -> None:
+    stage.model.plays([run_code("1 + 1")], ["I could not."])
+    backend: Any = stage.api.service._engine.backend
+    backend.unavailable = True
+
+    run, _ = await stream(stage, CODE)
+
+    assert run["status"] == "completed"
+    assert "away" in str(stage.model.requests[1].messages[-1].content)
+
+
 async def test_images_come_before_the_text_and_files_are_attached(stage: Stage) -> None:
     code = (
         "from IPython.display import display\n"

@@ -268,7 +268,7 @@ async def read_all(reader: Reader) -> list[Event]:
 
 @asynccontextmanager
 async def open_stage(folder: Path, **more: Any) -> AsyncIterator[Stage]:
-    """Open the API on the fake backend; `more` are settings, `models` instead of the puppet."""
+    """Open the API on the fake backend; `more` are settings."""
     settings = Settings.model_validate(
         {
             "state_dir": folder / "state",

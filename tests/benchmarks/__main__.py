@@ -20,7 +20,16 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import assistants, files, kernels, latency, output, parallel, start
+from tests.benchmarks import (
+    assistants,
+    files,
+    kernels,
+    langchain,
+    latency,
+    output,
+    parallel,
+    start,
+)
 from tests.benchmarks.measure import Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,6 +84,9 @@ TARGETS = {
     "session_from_pool": Target(ratio_at_most=5.0),
     "sessions_per_gb": Target(ratio_at_least=2.2),
     "run_code_sandboxed": Target(ratio_at_most=1.1),
+    "langchain_local": Target(ratio_at_most=1.4),
+    "langchain_remote": Target(ratio_at_most=2.0),
+    "langchain_import": Target(ratio_at_most=2.0),
     "run_overhead": Target(value_at_most=25.0),
     "first_delta": Target(value_at_most=5.0),
     "runs_100_errors": Target(value_at_most=0.0),
@@ -90,6 +102,7 @@ MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
     **start.ROWS,
     **kernels.ROWS,
     **assistants.ROWS,
+    **langchain.ROWS,
 }
 
 ROUNDS = {
@@ -106,6 +119,8 @@ ROUNDS = {
     "session_from_pool": 7,
     "sessions_per_gb": 1,
     "run_code_sandboxed": 12,
+    **dict.fromkeys(langchain.OPENERS, 12),
+    "langchain_import": 15,
     "run_overhead": 12,
     "first_delta": 12,
     "runs_100": 3,

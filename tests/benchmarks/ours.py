@@ -154,19 +154,27 @@ async def stdio_client(folder: Path) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def http_client(folder: Path) -> AsyncIterator[Client]:
-    """Run `ci-tools serve`, and connect to its /mcp with a token of its own."""
+async def serving(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """Run `ci-tools serve`; yields its URL and a token of its own."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     env = {**command_env(folder), "CI_TOOLS_PORT": str(port)}
     with child_process(COMMAND, "serve", env=env) as process:
-        await wait_for_http(f"http://127.0.0.1:{port}/readyz", process)
+        await wait_for_http(f"{url}/readyz", process)
         created = await anyio.run_process(
             [COMMAND, "token", "create", "--principal", "bench"], env={**os.environ, **env}
         )
         secret = re.search(r"\bcit_[\w-]+", created.stdout.decode())
         assert secret is not None, "`ci-tools token create` printed no token"
-        headers = {"Authorization": f"Bearer {secret[0]}"}
+        yield url, secret[0]
+
+
+@asynccontextmanager
+async def http_client(folder: Path) -> AsyncIterator[Client]:
+    """Run `ci-tools serve`, and connect to its /mcp with a token."""
+    async with serving(folder) as (url, token):
+        headers = {"Authorization": f"Bearer {token}"}
         async with httpx2.AsyncClient(headers=headers, timeout=START_LIMIT) as http:
-            transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)
+            transport = streamable_http_client(f"{url}/mcp", http_client=http)
             async with Client(transport) as client:
                 yield client

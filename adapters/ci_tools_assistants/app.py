@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ci_tools import CIToolsError, SessionService, Settings
+from ci_tools import CIToolsError, ServiceClosedError, SessionService, Settings
 from ci_tools_assistants.auth import Authenticator, FindPrincipal
 from ci_tools_assistants.engine import RunEngine, open_runs
 from ci_tools_assistants.errors import ApiError, of_status, to_api_error
@@ -138,7 +138,7 @@ class AssistantsApp:
     async def _dispatch(self, request: Request) -> Response:
         api = self._api
         if api is None:
-            raise RuntimeError("The app has not been opened.")
+            raise ServiceClosedError
         principal = await self._authenticator.identify(request.headers)
         match = self.router.match(request.method, request.scope["path"])
         call = Call(

@@ -168,7 +168,9 @@ async def modify_assistant(call: Call) -> Object:
     await check_resources(call, body.tool_resources)
 
     def change(old: Object) -> Object:
-        resources = to_resources(body.tool_resources, old["tool_resources"])
+        resources = old["tool_resources"]
+        if "tool_resources" in body.model_fields_set:
+            resources = to_resources(body.tool_resources, resources)
         return {**old, **_given(body), "tool_resources": resources}
 
     return await call.records.change(

@@ -58,10 +58,13 @@ async def check_file(call: Call, file_id: str, tools: Iterable[str]) -> list[Fil
 
 
 def to_resources(resources: ToolResources | None, old: Object | None = None) -> Object:
-    """Return `tool_resources` as they are stored; a tool that is not named keeps what it has."""
-    stored = dict(old or {})
+    """Return `tool_resources` as they are stored; null is none at all.
+
+    A tool that is not named keeps what it has in `old`.
+    """
     if resources is None:
-        return stored
+        return {}
+    stored = dict(old or {})
     if resources.code_interpreter is not None:
         file_ids = resources.code_interpreter.file_ids or []
         stored["code_interpreter"] = {"file_ids": list(dict.fromkeys(file_ids))}

@@ -147,7 +147,7 @@ async def modify_thread(call: Call) -> Object:
         return changed
 
     thread = await call.records.change(Kind.THREAD, id, change, principal=call.principal)
-    if body.tool_resources is not None and body.tool_resources.code_interpreter is not None:
+    if "tool_resources" in sent:
         await _forget_detached(call, thread)
     return thread
 

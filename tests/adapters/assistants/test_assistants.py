@@ -79,7 +79,10 @@ async def test_a_change_keeps_what_it_does_not_name(client: ApiClient) -> None:
         f"/assistants/{made['id']}", {"name": None, "metadata": {"a": "b"}, "temperature": None}
     )
 
+    cleared = await client.make(f"/assistants/{made['id']}", {"tool_resources": None})
+
     assert changed == {**made, "name": None, "metadata": {"a": "b"}}
+    assert cleared == {**changed, "tool_resources": {}}
 
 
 async def test_a_deleted_assistant_is_gone(client: ApiClient) -> None:

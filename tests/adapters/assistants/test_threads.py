@@ -58,10 +58,14 @@ async def test_a_thread_can_be_changed(client: ApiClient) -> None:
         },
     )
     kept = await client.make(f"/threads/{made['id']}")
+    cleared = await client.make(
+        f"/threads/{made['id']}", {"metadata": None, "tool_resources": None}
+    )
 
     assert changed["metadata"] == {"c": "d"}
     assert changed["tool_resources"] == {"code_interpreter": {"file_ids": [file_id]}}
     assert kept == changed
+    assert cleared == {**made, "metadata": {}}
 
 
 async def test_files_that_a_thread_gives_up_are_forgotten(client: ApiClient) -> None:

@@ -2,10 +2,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from ci_tools.models import new_id
+from ci_tools_assistants.answers import answer_schemas
+from ci_tools_assistants.dumps import read_dump
+from ci_tools_assistants.errors import ApiError
 from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.versions import to_wire
 from tests.adapters.assistants.api import V1, ApiClient, open_client
 
 Objects = list[dict[str, Any]]
@@ -242,3 +248,171 @@ async def test_steps_need_their_run(client: ApiClient) -> None:
 
     assert status == 400
     assert step["run_id"] in error["message"]
+
+
+async def test_formats_and_choices_come_home_as_they_were(
+    client: ApiClient, tmp_path: Path
+) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}, "strict": None}}
+    assistant = await client.make(
+        "/assistants", {"model": "m", "response_format": schema, "tools": [tool]}
+    )
+    thread = await client.make("/threads")
+    await client.make(
+        f"/threads/{thread['id']}/runs",
+        {
+            "assistant_id": assistant["id"],
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "truncation_strategy": {"type": "last_messages", "last_messages": 3},
+        },
+    )
+    await client.make(f"/threads/{thread['id']}", {"metadata": {"a": "b"}})
+    exported = await export(client)
+    exported[-1] |= {"status": "completed", "last_error": None}
+
+    async with open_client(tmp_path / "other") as other:
+        await bring(other, exported)
+        back = await export(other)
+
+    assert back == exported
+
+
+JSON = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers(-2, 1 << 60)
+    | strategies.floats(allow_nan=False, allow_infinity=False)
+    | strategies.text(max_size=5)
+    | strategies.sampled_from(["thread", "auto", "function", "run_1", "code_interpreter"]),
+    lambda inner: (
+        strategies.lists(inner, max_size=2)
+        | strategies.dictionaries(strategies.sampled_from(["type", "text", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return where the values in a JSON value are."""
+    found = [path] if path else []
+    if isinstance(value, dict | list):
+        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in items:
+            found += places(one, (*path, key))
+    return found
+
+
+@hypothesis.settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    database=None,
+    derandomize=True,
+)
+@hypothesis.given(data=strategies.data())
+def test_whatever_is_imported_can_be_read_in_both_versions(data: strategies.DataObject) -> None:
+    item = data.draw(strategies.sampled_from(SAVED))
+    changed = json.loads(json.dumps(item))
+    path = data.draw(strategies.sampled_from(places(changed)))
+    *way, last = path
+    place = changed
+    for key in way:
+        place = place[key]
+    place[last] = data.draw(JSON)
+
+    try:
+        [(_, complete)] = read_dump(json.dumps(changed).encode())
+    except ApiError as error:
+        assert error.status == 400
+        return
+
+    for version in ("v1", "v2"):
+        to_wire(complete, version)
+    assert set(complete) - {"file_ids"} >= set(complete_keys(item)) - {"file_ids"}
+
+
+def complete_keys(item: dict[str, Any]) -> set[str]:
+    """Return the keys of an object's schema in the specification that it must have."""
+    names = {
+        "assistant": "AssistantObject",
+        "thread": "ThreadObject",
+        "thread.message": "MessageObject",
+        "thread.run": "RunObject",
+        "thread.run.step": "RunStepObject",
+    }
+    return set(answer_schemas()[names[item["object"]]]["required"])
+
+
+SAVED: Objects = [
+    {
+        "id": "asst_1",
+        "object": "assistant",
+        "created_at": 1,
+        "model": "m",
+        "tools": [{"type": "function", "function": {"name": "f"}}, {"type": "retrieval"}],
+        "tool_resources": {"code_interpreter": {"file_ids": ["f"]}},
+        "metadata": {"a": "b"},
+        "response_format": {"type": "json_object"},
+    },
+    {"id": "thread_1", "object": "thread", "created_at": 1, "tool_resources": None},
+    {
+        "id": "msg_1",
+        "object": "thread.message",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "role": "user",
+        "content": [
+            {
+                "type": "text",
+                "text": {
+                    "value": "x",
+                    "annotations": [
+                        {
+                            "type": "file_citation",
+                            "text": "x",
+                            "start_index": 0,
+                            "end_index": 1,
+                            "file_citation": {"file_id": "f", "quote": "q"},
+                        }
+                    ],
+                },
+            },
+            {"type": "image_url", "image_url": {"url": "https://x.test/"}},
+        ],
+        "attachments": [{"file_id": "f", "tools": [{"type": "code_interpreter"}]}],
+        "file_ids": ["f"],
+    },
+    {
+        "id": "run_1",
+        "object": "thread.run",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "assistant_id": "asst_1",
+        "status": "completed",
+        "model": "m",
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "response_format": "none",
+        "truncation_strategy": {"type": "auto"},
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        "file_ids": ["f"],
+    },
+    {
+        "id": "step_1",
+        "object": "thread.run.step",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "run_id": "run_1",
+        "assistant_id": "asst_1",
+        "type": "tool_calls",
+        "status": "completed",
+        "step_details": {
+            "type": "tool_calls",
+            "tool_calls": [
+                {"id": "c", "type": "code", "code": {"input": "1", "outputs": []}},
+                {"id": "d", "type": "retrieval", "retrieval": {}},
+                {"id": "e", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+            ],
+        },
+    },
+]

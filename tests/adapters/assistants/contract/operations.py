@@ -329,11 +329,7 @@ def new_container(world: World) -> Object:
 
 
 def new_container_file(world: World, container: Object) -> Object:
-    response = world.http.post(
-        f"/containers/{container['id']}/files", files={"file": ("a.txt", b"hello")}
-    )
-    assert response.status_code == 200, response.text
-    made: Object = response.json()
+    made = world.upload_to(container["id"])
     assert made["path"] == "/mnt/data/a.txt"
     return made
 

@@ -1,9 +1,11 @@
-"""No input makes an error of the server: requests that schemathesis makes from the specifications.
+"""No input makes an error of the server: requests that schemathesis makes from the specifications,
+and from our own document for what is only ours.
 
-Half of them name objects that exist, so that they come further than to a 404.
+Some name objects that exist, so that they come further than to a 404.
 """
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,21 +15,60 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
+from ci_tools_assistants.openapi import to_document
+from ci_tools_assistants.operations import all_operations
 from tests.adapters.assistants.clients.serving import KEY, Served, served_api
-from tests.adapters.assistants.contract.specification import Operation, load
+from tests.adapters.assistants.contract.specification import METHODS, Operation, load
 from tests.adapters.assistants.contract.world import World
 
-EXAMPLES = {"v1": 3, "v2": 5, "containers": 5}
+EXAMPLES = {"v1": 2, "v2": 4, "ours": 4}
 """Requests of each kind for each operation."""
 
 REQUEST_LIMIT = 20
 """Seconds that an answer may take."""
 
-OPERATIONS = [operation for version in EXAMPLES for operation in load(version).operations]
+ACTS = ("/run_steps", "/commands")
+"""Ends of the paths whose bodies are code: none that was made up may run on this machine."""
+
+
+def find_our_operations(document: dict[str, Any]) -> list[Operation]:
+    """Return the operations that neither version of the specification has."""
+    published = {
+        (one.method, _without_names(one.path))
+        for version in ("v1", "v2")
+        for one in load(version).operations
+    }
+    return [
+        Operation(version="ours", method=method, path=path, id=path, answer=None)
+        for path, item in document["paths"].items()
+        for method in METHODS
+        if method in item
+        and (method, _without_names(path)) not in published
+        and path != "/import"  # schemathesis knows no JSON Lines
+    ]
+
+
+def _without_names(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+OURS = to_document(all_operations())
+
+OPERATIONS = [*load("v1").operations, *load("v2").operations, *find_our_operations(OURS)]
+
+DOCUMENTS = {"v1": load("v1").document, "v2": load("v2").document, "ours": OURS}
+
+KNOWN = frozenset(
+    {
+        *("assistant_id", "thread_id", "message_id", "run_id", "step_id", "file_id", "model"),
+        *("upload_id", "container_id", "path"),
+    }
+)
+"""Parameters of paths for which there are real values."""
 
 SCHEMAS = {
-    version: schemathesis.openapi.from_dict(copy.deepcopy(load(version).document))
-    for version in EXAMPLES
+    version: schemathesis.openapi.from_dict(copy.deepcopy(document))
+    for version, document in DOCUMENTS.items()
 }
 
 
@@ -58,24 +99,38 @@ def real_ids(served: Served) -> Iterator[dict[str, dict[str, str]]]:
     world = World(served, "v2")
     upload = {"filename": "a.txt", "purpose": "assistants", "mime_type": "text/plain", "bytes": 9}
     found["v2"]["upload_id"] = world.post("/uploads", upload)["id"]
-    found["containers"] = {"container_id": world.post("/containers", {"name": "Mine"})["id"]}
+    container = world.post("/containers", {"name": "Mine"})["id"]
+    step = world.post(f"/containers/{container}/run_steps", {"code": "1 + 1"})
+    file = world.upload_to(container)
+    found["ours"] = {
+        "container_id": container,
+        "step_id": step["id"],
+        "path": "a.txt",
+        "file_id": file["id"],
+    }
     world.close()
     yield found
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-@pytest.mark.parametrize("kind", ["wanted", "unwanted", "on real objects"])
-def test_no_input_makes_an_error_of_the_server(
-    served: Served, real_ids: dict[str, dict[str, str]], operation: Operation, kind: str
+def names_in(operation: Operation) -> list[str]:
+    """Return the parameters in the operation's path."""
+    return [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
+
+
+def can_be_tried(operation: Operation) -> bool:
+    """Tell whether made up requests may go to objects that are there."""
+    names = names_in(operation)
+    is_act = operation.method == "post" and operation.path.endswith(ACTS)
+    return bool(names) and set(names) <= KNOWN and operation.method != "delete" and not is_act
+
+
+def send_examples(
+    served: Served, operation: Operation, mode: GenerationMode, ids: dict[str, str] | None = None
 ) -> None:
-    ids = parameters(operation, real_ids[operation.version]) if kind == "on real objects" else None
-    if kind == "on real objects" and (ids is None or operation.method == "delete"):
-        return
+    """Send made up requests; `ids` are the parameters of the path, else these are made up too."""
     served.watch.problems.clear()
-    mode = GenerationMode.NEGATIVE if kind == "unwanted" else GenerationMode.POSITIVE
-    headers = {"Authorization": f"Bearer {KEY}"}
-    if operation.version != "containers":
-        headers["OpenAI-Beta"] = f"assistants={operation.version}"
+    version = "v1" if operation.version == "v1" else "v2"
+    headers = {"Authorization": f"Bearer {KEY}", "OpenAI-Beta": f"assistants={version}"}
     target = SCHEMAS[operation.version][operation.path][operation.method]
 
     with requests.Session() as session:
@@ -93,16 +148,33 @@ def test_no_input_makes_an_error_of_the_server(
             response = case.call(
                 base_url=served.url, session=session, headers=headers, timeout=REQUEST_LIMIT
             )
-            assert response.status_code < 500, response.content
+            # What comes in a later release says so with 501.
+            assert response.status_code < 500 or response.status_code == 501, response.content
 
         send()
 
     assert "\n".join(served.watch.problems) == ""
 
 
-def parameters(operation: Operation, ids: dict[str, str]) -> dict[str, str] | None:
-    """Return the parameters of the operation's path, or None if there are none to be had."""
-    names = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
-    if not names or not set(names) <= set(ids):
-        return None
-    return {name: ids[name] for name in names}
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_wanted_input_makes_no_error_of_the_server(served: Served, operation: Operation) -> None:
+    send_examples(served, operation, GenerationMode.POSITIVE)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_unwanted_input_makes_no_error_of_the_server(served: Served, operation: Operation) -> None:
+    send_examples(served, operation, GenerationMode.NEGATIVE)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [one for one in OPERATIONS if can_be_tried(one)],
+    ids=lambda operation: operation.name,
+)
+def test_input_to_real_objects_makes_no_error_of_the_server(
+    served: Served, real_ids: dict[str, dict[str, str]], operation: Operation
+) -> None:
+    known = real_ids[operation.version]
+    ids = {name: known[name] for name in names_in(operation)}
+
+    send_examples(served, operation, GenerationMode.POSITIVE, ids)

@@ -55,6 +55,10 @@ class World:
         )
         return self._object(response)
 
+    def upload_to(self, container_id: str) -> Object:
+        files = {"file": ("a.txt", b"hello")}
+        return self._object(self.http.post(f"/containers/{container_id}/files", files=files))
+
     def wait(self, run: Object) -> Object:
         """Return the run when it has ended or wants something."""
         deadline = time.monotonic() + RUN_LIMIT

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -319,3 +320,63 @@ async def test_nothing_of_a_container_is_seen_by_another_principal(client: ApiCl
             status, error = await bob.refused(method, path, json=body if method == "POST" else None)
             assert (status, error["code"]) == (404, "not_found"), path
     assert (await client.get(f"{base}/paths/a.txt")).content == b"x"
+
+
+NASTY = [
+    "",
+    "\x00",
+    "../..",
+    "ü/\ufffd",
+    "%2e%2e%2f",
+    "a" * 3000,
+    "sess_\u2028",
+    "null",
+    "-1",
+    "1e999",
+]
+"""Texts that ids, paths and numbers are not."""
+
+NASTY_BODIES: list[Any] = [
+    None,
+    [],
+    "text",
+    {"unknown": 1},
+    {"code": None, "command": 7, "path": [], "name": {}, "file_id": False, "replay": "yes"},
+    {"code": "1", "timeout": 1e308, "wait": -1},
+    {"code": "1", "id": "\x00"},
+    {"code": "\x00 \u2028", "background": True, "stream": True},
+    {"command": "true", "cwd": "/etc", "output_limit": -5},
+    {"command": "\x00"},
+    {"path": "../x", "action": "upload"},
+    {"path": "a\x00b"},
+    {"name": "\x00", "environment": {"\x00": "a"}},
+    {"name": "n", "environment": {"A": "\x00"}, "network": "\x00"},
+    {"name": "n" * 1000},
+    {"name": "n", "file_ids": ["\x00"]},
+    {"name": "n", "kernelspec": "\x00", "server": "\x00"},
+    {"file_id": "\x00", "path": "\x00"},
+]
+
+
+async def test_no_input_is_answered_with_an_error_of_ours(client: ApiClient) -> None:
+    container = await new_container(client)
+    refused = 0
+    for operation in containers.operations():
+        for number, body in enumerate(NASTY_BODIES):
+            text = NASTY[number % len(NASTY)]
+            path = operation.path.replace("{container_id}", container if number % 3 else text)
+            for name in ("{step_id}", "{file_id}", "{path:path}"):
+                path = path.replace(name, text)
+            content = json.dumps(body).encode() if operation.method == "POST" else None
+            response = await client.request(
+                operation.method,
+                quote(path, safe="/%"),
+                params={} if number % 2 else {"limit": text, "wait": text, "after": text},
+                content=content,
+            )
+            if operation.method == "DELETE" and path == f"/containers/{container}":
+                container = await new_container(client)
+            refused += response.status_code >= 400
+            assert response.status_code < 500, (operation.method, path, body, response.text)
+
+    assert refused > 300

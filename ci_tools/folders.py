@@ -19,9 +19,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_LARGE = 8 << 20
-"""Bytes from which a file is sent to a remote session through its kernel, which is started."""
-
 
 @dataclass(frozen=True)
 class SessionFolder:
@@ -52,10 +49,7 @@ class SessionFolder:
             yield chunks
 
     async def put(self, path: str, key: str, size: int) -> float | None:
-        """Copy kept bytes into the folder; return when the copy was written, if that is known.
-
-        Large ones go to another machine through the kernel: a Jupyter Server takes them in base64.
-        """
+        """Copy kept bytes into the folder; return when the copy was written, if that is known."""
         blobs = self.engine.blobs
 
         async def write(place: Workspace) -> None:
@@ -69,12 +63,28 @@ class SessionFolder:
             await write(place)
             return (await place.stat(path)).modified_at
         elif (
-            size < _LARGE
-            or not await self._write_through_kernel(write)
+            not await self._change_through_kernel(write)
             or await _find_size(place, path) != size  # its code may have lied
         ):
             await write(place)
         return None
+
+    async def delete(self, path: str) -> None:
+        """Delete one file."""
+
+        async def delete(place: Workspace) -> None:
+            await place.delete(path)
+
+        place = await self._find()
+        if place is None:
+            await self._through_kernel(delete)
+        elif isinstance(place, LocalWorkspace):
+            await place.delete(path)
+        elif (
+            not await self._change_through_kernel(delete)
+            or await _find_size(place, path) is not None
+        ):
+            await place.delete(path)
 
     async def _find(self) -> Workspace | None:
         return await self.engine.backend.open_workspace(
@@ -131,20 +141,23 @@ class SessionFolder:
         if failure is not None:
             raise failure
 
-    async def _write_through_kernel(self, write: Callable[[Workspace], Awaitable[None]]) -> bool:
-        """Write a file through the kernel if it is idle, or can be started; False if not."""
+    async def _change_through_kernel(self, change: Callable[[Workspace], Awaitable[None]]) -> bool:
+        """Change a file through the kernel if it is idle, or can be started; False if not.
+
+        Other servers change files by a kernel anyhow, and would have to start another one.
+        """
         scope = anyio.CancelScope()
 
-        async def write_in_scope(place: Workspace) -> None:
+        async def change_in_scope(place: Workspace) -> None:
             with scope:
-                await write(place)
+                await change(place)
 
         if get_live(self.engine, self.session).busy:
             return False
         try:
-            await self._through_kernel(write_in_scope)
+            await self._through_kernel(change_in_scope)
         except CIToolsError as error:
-            logger.info("session %s: no upload through its kernel: %s", self.session.id, error)
+            logger.info("session %s: no change through its kernel: %s", self.session.id, error)
             return False
         except BaseException:
             scope.cancel()  # it runs in the session's task

@@ -535,7 +535,7 @@ class SessionService:
         self._admit()
         path = check_path(path)
         session = await self._session(session_id)
-        await SessionFolder(self._engine, session).call(lambda place: place.delete(path))
+        await SessionFolder(self._engine, session).delete(path)
         key = await self._engine.records.remove_path(session_id, path, principal=self.principal)
         if key is not None:
             await self._engine.blobs.delete([key])

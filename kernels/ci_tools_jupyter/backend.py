@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,7 +33,12 @@ from ci_tools.settings import JupyterServerProfile, Settings
 from ci_tools.workspace import LocalWorkspace
 from ci_tools_jupyter.channels import Channels, open_channels
 from ci_tools_jupyter.commands import run_in_kernel, run_in_sandbox, to_variables
-from ci_tools_jupyter.contents import ContentsWorkspace
+from ci_tools_jupyter.contents import (
+    ContentsWorkspace,
+    find_model,
+    make_folder,
+    remove_folder,
+)
 from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server
 from ci_tools_jupyter.greeting import (
     FILES,
@@ -66,6 +72,9 @@ CULL_GRACE = 900.0
 
 CLOSE_GRACE = 5.0
 """Seconds to close a connection."""
+
+REMOVE_TIMEOUT = 60.0
+"""Seconds that a kernel may take to delete a session's folder."""
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -171,24 +180,47 @@ class JupyterBackend:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return LocalWorkspace(folder, seen_as=MOUNT if self._kernels.sandboxed else None)
         remote = self._to_remote(request.server)
-        if not await remote.server.has_contents():
+        if not await remote.serves_files():
             return None
-        workspace = ContentsWorkspace(remote, request.session_id)
-        await workspace.create()
-        return workspace
+        await make_folder(remote.server, remote.to_folder(request.session_id))
+        return ContentsWorkspace(
+            remote,
+            request.session_id,
+            open_kernel=partial(self._reach_files, remote, request.session_id),
+        )
 
     async def remove_workspace(self, request: WorkspaceRequest) -> None:
-        """Delete the session's folder and all in it."""
+        """Delete the session's folder and all in it.
+
+        A kernel does it, where there is a Python kernel, because it leaves nothing behind. What it
+        cannot do the server is asked for, in one request: code may have made links in the folder,
+        and whoever walks it over the contents API deletes what they lead to.
+        """
         _check_session_id(request.session_id)
         if request.server == EMBEDDED:
             folder = self._to_local_folder(request.session_id)
             await anyio.to_thread.run_sync(_remove_folder, folder)
             return
         remote = self._to_remote(request.server)
-        if await remote.server.has_contents():
-            if await ContentsWorkspace(remote, request.session_id).remove():
-                return
-        await self._remove_by_kernel(remote, request)
+        place = remote.to_folder(request.session_id)
+        if not await remote.server.has_contents():
+            await self._remove_by_kernel(remote, request.session_id)
+            return
+        if await find_model(remote.server, place) is None:
+            return
+        try:
+            await self._remove_by_kernel(remote, request.session_id)
+        except BackendError as error:
+            logger.warning("session %s: no kernel removes its files: %s", request.session_id, error)
+        if await find_model(remote.server, place) is None:
+            return
+        if not await remove_folder(remote.server, place):
+            logger.warning(
+                "session %s: its folder %s stays on %s, which does not delete it",
+                request.session_id,
+                place,
+                remote.server.address.name,
+            )
 
     async def start_kernel(self, request: KernelRequest) -> KernelRef:
         """Start a kernel in the session's folder and wait until it answers.
@@ -209,6 +241,13 @@ class JupyterBackend:
             raise KernelStartError(
                 f"{server.address.name} has no kernelspec {request.kernelspec!r}."
             )
+        remote = self._remotes.get(request.server)
+        if remote is not None and not await remote.server.has_contents():
+            if spec.name in await remote.server.list_sandboxed():
+                raise KernelStartError(
+                    f"{server.address.name} is a gateway: it has no folders for sessions, and files"
+                    f" of sandboxed kernels ({spec.name!r}) would be lost. Use a Jupyter Server."
+                )
         path = await self._prepare_folder(request)
         choice = _to_choice(request) if request.server == EMBEDDED else None
         kernel_id = await server.start_kernel(spec.name, path, choice=choice)
@@ -223,17 +262,19 @@ class JupyterBackend:
 
     async def _prepare_folder(self, request: KernelRequest) -> str:
         """Make the session's folder, where that needs no kernel, and return its path there."""
-        await self.open_workspace(
-            WorkspaceRequest(session_id=request.session_id, server=request.server)
-        )
         if request.server == EMBEDDED:
+            await self.open_workspace(
+                WorkspaceRequest(session_id=request.session_id, server=request.server)
+            )
             return f"{request.session_id}/data"
         remote = self._to_remote(request.server)
-        if not await remote.server.has_contents():
-            # The kernel itself makes the folder and goes there, from the server's root: a gateway
-            # starts it in a folder that is there already, and it would make another one below.
-            return ""
-        return remote.to_folder(request.session_id)
+        if await remote.server.has_contents():
+            place = remote.to_folder(request.session_id)
+            await make_folder(remote.server, place)
+            return place
+        # The kernel itself makes the folder and goes there, from the server's root: a gateway
+        # starts it in a folder that is there already, and it would make another one below.
+        return ""
 
     async def _greet(
         self, request: KernelRequest, server: JupyterServer, spec: KernelSpec, kernel_id: str
@@ -390,62 +431,81 @@ class JupyterBackend:
         self, ref: KernelRef, request: CommandRequest
     ) -> AsyncIterator[AsyncIterator[CommandEvent]]:
         remote = self._to_remote(request.server)
-        kernelspec = ref.kernelspec
+        kernelspec: str | None = ref.kernelspec
         if ref.language != "python":
-            specs = await remote.server.list_kernelspecs()
-            python = next((spec for spec in specs if spec.language == "python"), None)
-            if python is None:
-                raise BackendError(
-                    f"{remote.server.address.name} runs no commands: it has neither the server"
-                    " extension of ci-tools (`ci_tools_kernels.extension`) nor a Python kernel."
-                )
-            kernelspec = python.name
-        second = await self.start_kernel(
-            KernelRequest(
-                session_id=request.session_id,
-                server=request.server,
-                kernelspec=kernelspec,
-                epoch=0,
-                environment=request.environment,
+            kernelspec = await self._find_python(remote)
+        if kernelspec is None:
+            raise BackendError(
+                f"{remote.server.address.name} runs no commands: it has neither the server"
+                " extension of ci-tools (`ci_tools_kernels.extension`) nor a Python kernel."
             )
-        )
-        try:
-            async with self.connect(second) as kernel:
-                # The server's own way knows the folder's path; the kernel's may not have asked yet.
-                workspace = (
-                    await self.open_workspace(
-                        WorkspaceRequest(session_id=request.session_id, server=request.server)
-                    )
-                    or kernel.workspace
+        async with self._second_kernel(
+            remote, request.session_id, kernelspec, environment=request.environment
+        ) as kernel:
+            # The server's own way knows the folder's path; the kernel's may not have asked yet.
+            workspace = (
+                await self.open_workspace(
+                    WorkspaceRequest(session_id=request.session_id, server=request.server)
                 )
-                assert workspace is not None
-                async with run_in_kernel(kernel, request, place=workspace.root) as events:
-                    yield events
-        finally:
-            with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
-                await self.stop_kernel(second)
+                or kernel.workspace
+            )
+            assert workspace is not None
+            async with run_in_kernel(kernel, request, place=workspace.root) as events:
+                yield events
 
-    async def _remove_by_kernel(self, remote: RemoteServer, request: WorkspaceRequest) -> None:
-        specs = await remote.server.list_kernelspecs()
-        python = next((spec for spec in specs if spec.language == "python"), None)
-        if python is None:
-            logger.warning("files of session %s stay: no Python kernel there", request.session_id)
+    @asynccontextmanager
+    async def _reach_files(self, remote: RemoteServer, session_id: str) -> AsyncIterator[Workspace]:
+        """Yield the session's folder as a second kernel reaches it: by following no links."""
+        kernelspec = await self._find_python(remote)
+        if kernelspec is None:
+            raise BackendError(
+                f"Files cannot be changed on {remote.server.address.name}: that needs a Python"
+                " kernel there, because the server itself would follow links that code has made."
+            )
+        async with self._second_kernel(remote, session_id, kernelspec) as kernel:
+            assert kernel.workspace is not None
+            yield kernel.workspace
+
+    async def _remove_by_kernel(self, remote: RemoteServer, session_id: str) -> None:
+        kernelspec = await self._find_python(remote)
+        if kernelspec is None:
+            logger.warning("session %s: no Python kernel there removes its files", session_id)
             return
+        async with self._second_kernel(remote, session_id, kernelspec) as kernel:
+            assert isinstance(kernel, JupyterKernel)
+            if await ask(kernel, REMOVE, timeout=REMOVE_TIMEOUT) is None:
+                logger.warning("session %s: its files were not removed in time", session_id)
+
+    @asynccontextmanager
+    async def _second_kernel(
+        self,
+        remote: RemoteServer,
+        session_id: str,
+        kernelspec: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Kernel]:
+        """Start a Python kernel in a session's folder for a short time."""
         ref = await self.start_kernel(
             KernelRequest(
-                session_id=request.session_id,
-                server=request.server,
-                kernelspec=python.name,
+                session_id=session_id,
+                server=remote.name,
+                kernelspec=kernelspec,
                 epoch=0,
+                environment=environment or {},
             )
         )
         try:
             async with self.connect(ref) as kernel:
-                assert isinstance(kernel, JupyterKernel)
-                await ask(kernel, REMOVE)
+                yield kernel
         finally:
-            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+            with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
                 await self.stop_kernel(ref)
+
+    async def _find_python(self, remote: RemoteServer) -> str | None:
+        """Name a kernelspec there for Python, the preferred one if it is."""
+        specs = await self.list_kernelspecs(remote.name)
+        return next((spec.name for spec in specs if spec.language == "python"), None)
 
     def _to_kernelspec(self, request: KernelRequest) -> str:
         remote = self._remotes.get(request.server)
@@ -513,7 +573,7 @@ def _to_choice(request: KernelRequest) -> dict[str, Json]:
 
 async def _furnish(kernel: JupyterKernel, remote: RemoteServer) -> None:
     """Give a kernel on a remote server what its server lacks."""
-    if await remote.server.has_contents():
+    if await remote.serves_files():
         if kernel.ref.language == "python":
             if remote.root is None:
                 await remote.ask_root(kernel)

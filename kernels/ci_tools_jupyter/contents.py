@@ -1,37 +1,32 @@
-"""A session's folder on a remote server, through its contents API.
+"""A session's folder on a remote server, read through its contents API.
 
-How this works: files go up in chunks of 1 MB, base64 in JSON, to a temporary name, and are renamed
-when complete; they come down as streams from `/files/`. A stock server neither shows nor takes
-hidden files (names with a leading dot), so they are left out of listings everywhere. It follows
-symbolic links that code made; code has the server's own rights anyway. It may move what is deleted
-to a trash folder, so files are emptied first.
+How this works: files come down as streams from `/files/`, whatever the kernel is doing. Nothing is
+ever changed this way: the API follows symbolic links, with the rights of the server, and shows none
+as what it is. Files are written and deleted by a Python kernel, the session's own or a second one,
+that opens folder by folder and follows no link. The one thing that is asked of the API is to delete
+the whole folder: servers delete or move a tree without following the links in it.
+
+A stock server does not serve hidden files (names with a leading dot), so they are left out of
+listings everywhere.
 https://jupyter-server.readthedocs.io/en/latest/developers/contents.html
 """
 
-import base64
 import hashlib
-import logging
-import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import anyio
 import httpx2
 
 from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
-from ci_tools.kernel import FileStat
-from ci_tools.workspace import check_path
+from ci_tools.kernel import FileStat, Workspace
+from ci_tools.paths import DEPTH_LIMIT, check_path
 from ci_tools_jupyter.download import open_body
 from ci_tools_jupyter.remote import RemoteServer
-from ci_tools_jupyter.server import quote_path, to_object
-
-logger = logging.getLogger(__name__)
-
-CHUNK = 1 << 20
-"""Bytes of a file in one request; larger ones are slower and cost the server memory."""
+from ci_tools_jupyter.server import JupyterServer, quote_path, to_object
 
 LARGE = 1 << 20
 """Bytes from which a download has a connection of its own."""
@@ -45,16 +40,18 @@ PART = ".ci-tools-part"
 UNKNOWN_ROOT = "/mnt/data"
 """What code is told to use while no kernel has said where the folder really is."""
 
-CLEANUP_GRACE = 5.0
-"""Seconds to remove what a failed upload has left."""
+FOLDERS_LISTED = 1000
+"""Folders that one listing looks into; a link may lead to any number of them."""
 
-_EMPTY = b'{"type":"file","format":"base64","content":""}'
+KernelOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[Workspace]]
+"""Starts a kernel in the session's folder, and yields that folder as the kernel reaches it."""
 
 
 class ContentsWorkspace:
     """A session's folder; implements `ci_tools.kernel.Workspace`."""
 
-    def __init__(self, remote: RemoteServer, session_id: str) -> None:
+    def __init__(self, remote: RemoteServer, session_id: str, *, open_kernel: KernelOpener) -> None:
+        self._open_kernel = open_kernel
         self._remote = remote
         self._server = remote.server
         self._session_id = session_id
@@ -71,23 +68,13 @@ class ContentsWorkspace:
     def root(self, value: str) -> None:
         raise AttributeError("the root is where the server has it")
 
-    async def create(self) -> None:
-        """Make the folder if it is missing."""
-        if await self._find_model(self._folder) is None:
-            parts = self._folder.split("/")
-            for end in range(1, len(parts) + 1):
-                await self._make_folder("/".join(parts[:end]))
-
-    async def remove(self) -> bool:
-        """Delete the folder and all in it; False if something remains that the API hides."""
-        return await self._remove_folder(self._folder)
-
     async def list_files(self, *, limit: int) -> Sequence[FileStat]:
         """List the regular files, recursively, sorted by path; at most `limit`."""
         found: list[FileStat] = []
-        async for path, model in self._walk(self._folder):
+        async for path, model in self._walk():
             found.append(_to_stat(path, model))
-        found.sort(key=lambda file: file.path)
+            if len(found) >= limit:
+                break
         return found[:limit]
 
     async def stat(self, path: str) -> FileStat:
@@ -133,7 +120,7 @@ class ContentsWorkspace:
         try:
             async with self._server.stream(url, headers) as response:
                 if response.status_code not in (200, 206):
-                    raise self._to_error(path, response)
+                    raise self._server.to_error(response)
                 skip = offset if response.status_code == 200 else 0
                 yield _cut(response.aiter_raw(), skip, end - offset)
         except httpx2.HTTPError as exc:
@@ -144,32 +131,18 @@ class ContentsWorkspace:
     ) -> None:
         """Write a file whole, creating its folders; it appears under its name only when complete.
 
-        `source` is not used.
+        `source` is read in place of `chunks`, if given: that is faster.
         """
-        path = check_path(path)
-        parents = path.split("/")[:-1]
-        for end in range(1, len(parents) + 1):
-            await self._make_folder(f"{self._folder}/{'/'.join(parents[:end])}", shown=path)
-        blocks = _in_blocks(chunks)
-        first = await anext(blocks, b"")
-        second = await anext(blocks, None)
-        if second is None:  # the server itself replaces a file that comes in one piece
-            await self._put(path, path, _to_body(first, None))
-            return
-        part = "/".join([*parents, f"upload-{secrets.token_hex(8)}{PART}"])
-        try:
-            await self._put_blocks(path, part, first, second, blocks)
-            await self._rename(part, path)
-        except BaseException:
-            with anyio.move_on_after(CLEANUP_GRACE, shield=True):
-                await self._request("DELETE", part)
-            raise
+        path = _check_shown(path)
+        async with self._open_kernel() as place:
+            await place.write(path, chunks, source=source)
 
     async def delete(self, path: str) -> None:
         """Delete one regular file."""
-        path = check_path(path)
+        path = _check_shown(path)
         await self._get_file(path)
-        await self._delete_file(f"{self._folder}/{path}")
+        async with self._open_kernel() as place:
+            await place.delete(path)
 
     async def _checked(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         try:
@@ -178,10 +151,8 @@ class ContentsWorkspace:
         except OSError as exc:  # also of time
             raise self._server.to_unavailable(exc) from exc
 
-    # --- files
-
     async def _get_file(self, path: str) -> dict[str, Any]:
-        model = await self._find_model(f"{self._folder}/{path}")
+        model = await find_model(self._server, f"{self._folder}/{path}")
         if model is None or model.get("type") == "directory":
             if model is None and _is_hidden(path):
                 raise _hidden(path)
@@ -190,103 +161,66 @@ class ContentsWorkspace:
             raise BackendError(f"The Jupyter Server does not tell the size of {path!r}.")
         return model
 
-    async def _put_blocks(
-        self, path: str, part: str, first: bytes, second: bytes, rest: AsyncIterator[bytes]
-    ) -> None:
-        await self._put(path, part, _to_body(first, 1))
-        number, block = 2, second
-        async for following in rest:
-            await self._put(path, part, _to_body(block, number))
-            number, block = number + 1, following
-        await self._put(path, part, _to_body(block, -1))
+    async def _walk(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Yield each file's path, relative to the session's folder, and its model, sorted."""
+        pending: list[tuple[str, Mapping[str, Any] | None]] = [("", None)]
+        looked_into = 0
+        while pending:
+            path, model = pending.pop()
+            if model is not None:
+                yield path, model
+                continue
+            looked_into += 1
+            if looked_into > FOLDERS_LISTED or path.count("/") > DEPTH_LIMIT:
+                continue
+            place = f"{self._folder}/{path}".rstrip("/")
+            folder = await find_model(self._server, place, content=True)
+            entries = [
+                (f"{path}{entry['name']}/", None)
+                if entry["type"] == "directory"
+                else (f"{path}{entry['name']}", entry)
+                for entry in (folder or {}).get("content") or ()
+                if not entry["name"].startswith(".") and not entry["name"].endswith(PART)
+            ]
+            # The slash makes a folder sort as its files do: "a.b" before "a/b".
+            pending += sorted(entries, key=itemgetter(0), reverse=True)
 
-    async def _put(self, path: str, target: str, body: bytes) -> None:
-        response = await self._request("PUT", target, body)
-        if response.status_code not in (200, 201):
-            model = await self._find_model(f"{self._folder}/{target}")
-            if model is not None and model.get("type") == "directory":
-                raise InvalidPathError(path, "a folder is in its place")
-            raise self._to_error(path, response)
 
-    async def _rename(self, part: str, path: str) -> None:
-        body = _to_json({"path": f"{self._folder}/{path}"})
-        response = await self._request("PATCH", part, body)
-        if response.status_code == 409:  # the API does not replace
-            await self.delete(path)
-            response = await self._request("PATCH", part, body)
-        if response.status_code != 200:
-            raise self._to_error(path, response)
-
-    async def _delete_file(self, place: str) -> None:
-        url = "api/contents/" + quote_path(place)
-        await self._server.request("PUT", url, content=_EMPTY)
-        response = await self._server.request("DELETE", url)
-        if response.status_code not in (204, 404):
-            raise self._server.to_error(response)
-
-    # --- folders
-
-    async def _make_folder(self, place: str, *, shown: str = "") -> None:
-        response = await self._server.request(
-            "PUT", "api/contents/" + quote_path(place), content=b'{"type":"directory"}'
+async def make_folder(server: JupyterServer, place: str) -> None:
+    """Make a folder, and those that it is in, if it is missing."""
+    if await find_model(server, place) is not None:
+        return
+    parts = place.split("/")
+    for end in range(1, len(parts) + 1):
+        response = await server.request(
+            "PUT",
+            "api/contents/" + quote_path("/".join(parts[:end])),
+            content=b'{"type":"directory"}',
         )
         if response.status_code not in (200, 201):
-            raise self._to_error(shown, response)
+            raise server.to_error(response)
 
-    async def _walk(self, folder: str) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """Yield each file's path, relative to the session's folder, and its model."""
-        folders = [folder]
-        while folders:
-            place = folders.pop()
-            model = await self._find_model(place, content=True)
-            for entry in (model or {}).get("content") or ():
-                name = str(entry["name"])
-                if name.startswith(".") or name.endswith(PART):
-                    continue
-                if entry["type"] == "directory":
-                    folders.append(f"{place}/{name}")
-                else:
-                    yield f"{place}/{name}".removeprefix(self._folder + "/"), entry
 
-    async def _remove_folder(self, place: str) -> bool:
-        model = await self._find_model(place, content=True)
-        if model is None:
-            return True
-        whole = True
-        for entry in model.get("content") or ():
-            inner = f"{place}/{entry['name']}"
-            if entry["type"] == "directory":
-                whole = await self._remove_folder(inner) and whole
-            else:
-                await self._delete_file(inner)
-        response = await self._server.request("DELETE", "api/contents/" + quote_path(place))
-        return whole and response.status_code in (204, 404)
+async def remove_folder(server: JupyterServer, place: str) -> bool:
+    """Delete a folder with all in it, in one request; False if the server does not."""
+    response = await server.request("DELETE", "api/contents/" + quote_path(place))
+    return response.status_code in (204, 404)
 
-    async def _find_model(self, place: str, *, content: bool = False) -> dict[str, Any] | None:
-        response = await self._server.request(
-            "GET",
-            "api/contents/" + quote_path(place),
-            params={"content": "1" if content else "0"}
-            | ({"type": "directory"} if content else {}),
-        )
-        if response.status_code == 404:
-            return None
-        if response.status_code != 200:
-            raise self._server.to_error(response)
-        return to_object(response)
 
-    async def _request(
-        self, method: str, path: str, content: bytes | None = None
-    ) -> httpx2.Response:
-        url = "api/contents/" + quote_path(f"{self._folder}/{path}")
-        return await self._server.request(method, url, content=content)
-
-    def _to_error(self, path: str, response: httpx2.Response) -> BackendError | InvalidPathError:
-        if response.status_code in (400, 404) and _is_hidden(path):
-            return _hidden(path)
-        if response.status_code in (400, 409):
-            return InvalidPathError(path, "a file or folder is in its place")
-        return self._server.to_error(response)
+async def find_model(
+    server: JupyterServer, place: str, *, content: bool = False
+) -> dict[str, Any] | None:
+    """Return what the server says about a file or folder, with what is in it if asked for."""
+    response = await server.request(
+        "GET",
+        "api/contents/" + quote_path(place),
+        params={"content": "1" if content else "0"} | ({"type": "directory"} if content else {}),
+    )
+    if response.status_code == 404:
+        return None
+    if response.status_code != 200:
+        raise server.to_error(response)
+    return to_object(response)
 
 
 def _to_stat(path: str, model: Mapping[str, Any]) -> FileStat:
@@ -297,30 +231,6 @@ def _to_stat(path: str, model: Mapping[str, Any]) -> FileStat:
         size=size if isinstance(size, int) else 0,
         modified_at=modified.timestamp(),
     )
-
-
-def _to_body(block: bytes, chunk: int | None) -> bytes:
-    number = b"" if chunk is None else b'"chunk":%d,' % chunk
-    return b'{"type":"file","format":"base64",%b"content":"%b"}' % (
-        number,
-        base64.b64encode(block),
-    )
-
-
-def _to_json(value: dict[str, str]) -> bytes:
-    return httpx2.Request("PATCH", "http://x/", json=value).content
-
-
-async def _in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Regroup chunks of any size into blocks of `CHUNK` bytes and a rest."""
-    buffer = bytearray()
-    async for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= CHUNK:
-            yield bytes(buffer[:CHUNK])
-            del buffer[:CHUNK]
-    if buffer:
-        yield bytes(buffer)
 
 
 async def _cut(chunks: AsyncIterator[bytes], skip: int, length: int) -> AsyncIterator[bytes]:
@@ -339,6 +249,13 @@ async def _nothing() -> AsyncIterator[bytes]:
     blocks: tuple[bytes, ...] = ()
     for block in blocks:
         yield block
+
+
+def _check_shown(path: str) -> str:
+    path = check_path(path)
+    if _is_hidden(path):
+        raise _hidden(path)
+    return path
 
 
 def _is_hidden(path: str) -> bool:

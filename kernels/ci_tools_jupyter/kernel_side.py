@@ -8,6 +8,8 @@ by our side: user code can change it.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
 import hashlib
 import os
 import queue
@@ -42,6 +44,33 @@ PIPE_GRACE = 5.0
 
 BLOCK = 1 << 20
 
+# Where the system cannot open relative to an open folder (Windows), paths are compared instead.
+WALKS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+
+FOLDER_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_DIRECTORY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+
+FILE_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+PART_FLAGS = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
 root = ""
 hidden = False
 parts: dict[str, Any] = {}
@@ -66,6 +95,8 @@ def enter(folder: str) -> Answer:
     global root, hidden
     root = os.path.abspath(folder)
     hidden = True
+    if os.path.islink(root):
+        raise NotADirectoryError(root)
     os.makedirs(root, exist_ok=True)
     os.chdir(root)
     _note_changes()
@@ -73,13 +104,14 @@ def enter(folder: str) -> Answer:
     return hello()
 
 
-def stay() -> Answer:
-    """Take the folder that the kernel was started in, whose server hides hidden files.
+def stay(with_hidden: bool = False) -> Answer:
+    """Take the folder that the kernel was started in; most servers do not serve hidden files.
 
-    File messages are accepted too: large files come faster this way than through the server.
+    File messages are accepted too: the server's own way follows links, and is slower.
     """
-    global root
+    global root, hidden
     root = os.getcwd()
+    hidden = with_hidden
     _note_changes()
     _accept_messages()
     return hello()
@@ -97,7 +129,7 @@ def hello() -> Answer:
 
 
 def remove() -> Answer:
-    """Delete the session's folder and all in it."""
+    """Delete the session's folder and all in it; links are deleted, and not followed."""
     os.chdir(os.path.dirname(root))
     shutil.rmtree(root, ignore_errors=True)
     return hello()
@@ -179,7 +211,7 @@ def files() -> Answer:
         if budget < 0:
             break
         try:
-            digests[path] = [size, modified, _hash(_place(path))]
+            digests[path] = [size, modified, _hash(path)]
         except OSError:
             continue
     return Answer({"root": root, "files": found, "digests": digests})
@@ -225,34 +257,69 @@ def _row(path: str, facts: os.stat_result) -> list[Any]:
     return [path, facts.st_size, modified]
 
 
-def _place(path: str, make: bool = False) -> str:
-    """Return where `path` is; symbolic links are not followed."""
-    place = root
+@contextlib.contextmanager
+def _place(path: str, make: bool = False) -> Any:
+    """Yield the name of `path` and the open folder that it is in; no link is followed.
+
+    Code may put a link in the place of a folder at any time, so each folder is opened from the one
+    before it. Without a way to do so, the name is a whole path and the folder is None.
+    """
     names = path.split("/")
-    for name in names[:-1]:
-        if name in ("", ".", ".."):
-            raise FileNotFoundError(path)
-        place = os.path.join(place, name)
-        if os.path.islink(place):
-            raise FileExistsError(path) if make else FileNotFoundError(path)
-        if make and not os.path.isdir(place):
-            os.mkdir(place)
-    if names[-1] in ("", ".", ".."):
+    if any(name in ("", ".", "..") for name in names):
         raise FileNotFoundError(path)
+    if not WALKS:
+        yield _find_place(names, make), None
+        return
+    folder = os.open(root, FOLDER_FLAGS)
+    try:
+        for name in names[:-1]:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=folder)
+            try:
+                inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+            except OSError as exc:
+                if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                raise (FileExistsError if make else FileNotFoundError)(path) from exc
+            os.close(folder)
+            folder = inner
+        yield names[-1], folder
+    finally:
+        os.close(folder)
+
+
+def _find_place(names: list[str], make: bool) -> str:
+    place = os.path.realpath(root)
+    for name in names[:-1]:
+        place = os.path.join(place, name)
+        if make and not os.path.lexists(place):
+            os.mkdir(place)
+        if os.path.normcase(os.path.realpath(place)) != os.path.normcase(place):
+            raise (FileExistsError if make else FileNotFoundError)(place)
     return os.path.join(place, names[-1])
 
 
-def _regular(path: str) -> tuple[str, os.stat_result]:
-    place = _place(path)
-    facts = os.lstat(place)
-    if not stat.S_ISREG(facts.st_mode):
+def _open(path: str) -> Any:
+    """Open a regular file to read it."""
+    with _place(path) as (name, folder):
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise FileNotFoundError(path)
+        try:
+            file = open(os.open(name, FILE_FLAGS, dir_fd=folder), "rb")
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise FileNotFoundError(path) from exc
+            raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
         raise FileNotFoundError(path)
-    return place, facts
+    return file
 
 
-def _hash(place: str) -> str:
+def _hash(path: str) -> str:
     digest = hashlib.sha256()
-    with open(place, "rb") as file:
+    with _open(path) as file:
         for block in iter(lambda: file.read(BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
@@ -280,59 +347,97 @@ def _do_list(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any
 
 
 def _do_stat(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    return _row(request["path"], _regular(request["path"])[1]), []
+    with _open(request["path"]) as file:
+        return _row(request["path"], os.fstat(file.fileno())), []
 
 
 def _do_sha256(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    return _hash(_regular(request["path"])[0]), []
+    return _hash(request["path"]), []
 
 
 def _do_read(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    place, _ = _regular(request["path"])
-    with open(place, "rb") as file:
+    with _open(request["path"]) as file:
         file.seek(request["offset"])
         block = file.read(request["length"])
     return len(block), [block]
 
 
+class Part:
+    """A file that is not complete yet; it is written beside its place and then takes that."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.digest = hashlib.sha256()
+        self.at = contextlib.ExitStack()
+        self.name, self.folder = self.at.enter_context(_place(path, make=True))
+        self.part = os.path.join(
+            os.path.dirname(self.name), "upload-" + secrets.token_hex(8) + PART
+        )
+        try:
+            self._check()
+            self.file = open(os.open(self.part, PART_FLAGS, 0o666, dir_fd=self.folder), "wb")
+        except BaseException:
+            self.at.close()
+            raise
+
+    def _check(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            facts = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+            if stat.S_ISDIR(facts.st_mode):
+                raise FileExistsError(self.path)
+
+    def commit(self) -> None:
+        """Take the place, also of a link."""
+        with self.at:
+            self.file.close()
+            try:
+                os.replace(self.part, self.name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+            except OSError:
+                os.unlink(self.part, dir_fd=self.folder)
+                raise
+
+    def abort(self) -> None:
+        """Leave nothing."""
+        with self.at:
+            self.file.close()
+            os.unlink(self.part, dir_fd=self.folder)
+
+
 def _do_begin(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
     if not hidden and any(name.startswith(".") for name in request["path"].split("/")):
         raise PermissionError(request["path"])
-    place = _place(request["path"], make=True)
-    if os.path.islink(place) or os.path.isdir(place):
-        raise FileExistsError(place)
-    part = place + "." + secrets.token_hex(4) + PART
-    parts[part] = (place, open(part, "xb"), hashlib.sha256())
+    part = secrets.token_hex(8)
+    parts[part] = Part(request["path"])
     return part, []
 
 
 def _do_append(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    _, file, digest = parts[request["part"]]
+    part = parts[request["part"]]
     for buffer in buffers:
-        file.write(buffer)
-        digest.update(buffer)
-    return file.tell(), []
+        part.file.write(buffer)
+        part.digest.update(buffer)
+    return part.file.tell(), []
 
 
 def _do_commit(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    place, file, digest = parts.pop(request["part"])
-    file.close()
-    if digest.hexdigest() != request["sha256"]:
-        os.unlink(request["part"])
+    part = parts.pop(request["part"])
+    if part.digest.hexdigest() != request["sha256"]:
+        part.abort()
         raise ValueError("sha256")
-    os.replace(request["part"], place)
+    part.commit()
     return True, []
 
 
 def _do_abort(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    _, file, _ = parts.pop(request["part"])
-    file.close()
-    os.unlink(request["part"])
+    parts.pop(request["part"]).abort()
     return True, []
 
 
 def _do_delete(request: dict[str, Any], buffers: list[Any]) -> tuple[Any, list[Any]]:
-    os.unlink(_regular(request["path"])[0])
+    with _place(request["path"]) as (name, folder):
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise FileNotFoundError(request["path"])
+        os.unlink(name, dir_fd=folder)
     return True, []
 
 

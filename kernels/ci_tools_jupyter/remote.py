@@ -25,6 +25,7 @@ class RemoteServer:
     """A Jupyter Server, Kernel Gateway or Enterprise Gateway by its name in the settings."""
 
     def __init__(self, name: str, profile: JupyterServerProfile) -> None:
+        self.name = name
         self.profile = profile
         self.root: str | None = None
         """The absolute path of the server's root directory, once a kernel has told it."""
@@ -32,6 +33,7 @@ class RemoteServer:
         self.mounted: set[str] = set()
         """Sessions whose kernels see their folder at /mnt/data."""
 
+        self._sandboxed = False
         self._digests: dict[FileStat, str] = {}
         self.server = JupyterServer(
             ServerAddress(
@@ -45,10 +47,22 @@ class RemoteServer:
         """Return a session's folder, relative to the server's root."""
         return posixpath.normpath(posixpath.join(self.profile.root, session_id)).strip("/")
 
+    async def serves_files(self) -> bool:
+        """Tell whether sessions' files are read by way of the server, and not of their kernels.
+
+        Where kernels are in a sandbox they are not: code there makes links to what it cannot reach,
+        and the server would follow them.
+        """
+        if self._sandboxed or not await self.server.has_contents():
+            return False
+        self._sandboxed = bool(await self.server.list_sandboxed())
+        return not self._sandboxed
+
     async def to_entry(self, session_id: str) -> str:
         """Return the expression that takes a new Python kernel to the session's folder."""
         if await self.server.has_contents():
-            return f"__import__({MODULE!r}).stay()"
+            with_hidden = not await self.serves_files()
+            return f"__import__({MODULE!r}).stay({with_hidden})"
         folder = posixpath.join(self.profile.root, session_id)
         return f"__import__({MODULE!r}).enter({folder!r})"
 
@@ -57,7 +71,8 @@ class RemoteServer:
         if folder is None:
             return False
         if folder == MOUNT:
-            self.mounted.add(session_id)  # in a sandbox of ours, where only this folder is seen
+            self._sandboxed = True  # in a sandbox, where only this folder is seen
+            self.mounted.add(session_id)
             return True
         end = "/" + self.to_folder(session_id)
         found = folder.replace("\\", "/")
@@ -80,16 +95,20 @@ class RemoteServer:
     async def ask_root(self, kernel: JupyterKernel) -> None:
         """Learn where the root is from a kernel that was started before us, if it is idle."""
         folder = await ask(kernel, HELLO)
-        if folder is not None and folder != MOUNT:
+        if folder == MOUNT:
+            self._sandboxed = True
+        elif folder is not None:
             parts = folder.replace("\\", "/").split("/")
             depth = len(self.to_folder("x").split("/"))
             self.root = "/".join(parts[:-depth]) or "/"
 
 
-async def ask(kernel: JupyterKernel, expression: str) -> str | None:
+async def ask(
+    kernel: JupyterKernel, expression: str, *, timeout: float = ANSWER_TIMEOUT
+) -> str | None:
     """Evaluate an expression that tells a folder; None if the kernel is busy or cannot."""
     request = to_execute_request("", id="", sender="", expressions={"it": expression}, silent=True)
-    with anyio.move_on_after(ANSWER_TIMEOUT):
+    with anyio.move_on_after(timeout):
         for message in await kernel.inquire("execute_request", dict(request.content)):
             if message.type == "execute_reply":
                 return to_folder(message.content)

@@ -27,6 +27,9 @@ REQUEST_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 START_TIMEOUT = 60.0
 """Seconds that a kernel may take to start."""
 
+SANDBOX = "ci-tools-sandbox"
+"""The kernel provisioner of sandboxed kernels; it is another package's, which is not imported."""
+
 _NOT_RUNNING = frozenset({301, 302, 303, 307, 308, 424, 502, 503, 504})
 """Status codes of a Hub's or another proxy's answer in place of a server that does not run."""
 
@@ -84,6 +87,7 @@ class JupyterServer:
         self._http: httpx2.AsyncClient | None = None
         self._has_contents: bool | None = None
         self._specs: tuple[KernelSpec, ...] = ()
+        self._sandboxed: frozenset[str] | None = None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -111,6 +115,9 @@ class JupyterServer:
         found = to_object(self._checked(response))
         specs = found.get("kernelspecs")
         default = found.get("default")
+        self._sandboxed = frozenset(
+            name for name, spec in (specs or {}).items() if _is_sandboxed(spec)
+        )
         listed = [_to_spec(name, spec) for name, spec in (specs or {}).items()]
         self._specs = tuple(sorted(listed, key=lambda spec: (spec.name != default, spec.name)))
         return self._specs
@@ -122,6 +129,12 @@ class JupyterServer:
                 if name in ("", spec.name):
                     return spec
         return None
+
+    async def list_sandboxed(self) -> frozenset[str]:
+        """Name the kernelspecs with a sandbox of ours; the server is asked once at least."""
+        if self._sandboxed is None:
+            await self.list_kernelspecs()
+        return self._sandboxed or frozenset()
 
     async def start_kernel(
         self, kernelspec: str, path: str, *, choice: Mapping[str, Json] | None = None
@@ -301,6 +314,14 @@ def to_object(response: httpx2.Response) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ServerUnavailableError(f"{response.url.host} does not answer like a Jupyter Server.")
     return value
+
+
+def _is_sandboxed(model: Any) -> bool:
+    match model:
+        case {"spec": {"metadata": {"kernel_provisioner": {"provisioner_name": name}}}}:
+            return bool(name == SANDBOX)
+        case _:
+            return False
 
 
 def _to_spec(name: str, model: Any) -> KernelSpec:

@@ -13,6 +13,7 @@ from anyio import to_thread
 from ci_tools import (
     DisplayOutput,
     InvalidPathError,
+    NotFoundError,
     SessionService,
     StepOutput,
     StepStatus,
@@ -310,3 +311,39 @@ async def test_large_upload_goes_to_the_server_if_code_has_broken_the_way_throug
         await service.close_session(session.id)
 
     assert step.outputs == (StreamOutput(name="stdout", text=f"{file.sha256}\n"),)
+
+
+@pytest.mark.parametrize("end", ["closed", "expired"])
+async def test_the_end_of_a_session_leaves_alone_what_its_links_lead_to(
+    server: ServerProcess, tmp_path: Path, end: str
+) -> None:
+    canary = tmp_path / "canaries" / "one"
+    canary.parent.mkdir()
+    canary.write_text("alive")
+    settings = remote_settings(server, tmp_path / "state", session_retention=3600)
+    async with open_service(settings) as service:
+        session = await service.create_session()
+        folder = server.root / session.id
+        await service.upload_file(session.id, "own.txt", b"x")
+        step = await service.run_code(
+            session.id,
+            f"import os\nos.symlink({str(canary.parent)!r}, 'folder')\n"
+            f"os.symlink({str(canary)!r}, 'file')\nos.getcwd()",
+        )
+        with pytest.raises(InvalidPathError):
+            await service.upload_file(session.id, "folder/new", b"x")
+        with pytest.raises(NotFoundError):
+            await service.delete_file(session.id, "file")
+        await service.delete_file(session.id, "own.txt")
+        if end == "closed":
+            await service.close_session(session.id)
+    if end == "expired":
+        async with open_service(settings.model_copy(update={"session_retention": 0.2})):
+            with anyio.fail_after(60):
+                while folder.exists():
+                    await anyio.sleep(0.05)
+
+    assert step.status is StepStatus.COMPLETED
+    assert not folder.exists()
+    assert [path.name for path in canary.parent.iterdir()] == ["one"]
+    assert canary.read_text() == "alive"

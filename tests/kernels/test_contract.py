@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import anyio
@@ -27,6 +28,15 @@ from ci_tools.kernel import (
 from ci_tools.models import DisplayOutput, ErrorOutput, KernelRef
 from ci_tools.settings import Settings
 from tests.kernels.rig import DEADLINE, Place, chunked, follow, run, wait_for_text
+
+EMPTY = """
+import os, shutil
+for entry in os.scandir():
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    else:
+        os.unlink(entry.path)
+"""
 
 
 @asynccontextmanager
@@ -65,8 +75,7 @@ async def workspace(
     """The folder of the shared kernel, however it is reached, and empty."""
     workspace = await place.backend.open_workspace(shared[1]) or kernel.workspace
     assert workspace is not None
-    for file in await workspace.list_files(limit=1000):
-        await workspace.delete(file.path)
+    await run(kernel, EMPTY)
     return workspace
 
 
@@ -484,24 +493,107 @@ async def test_paths_out_of_the_folder_are_refused(workspace: Workspace, path: s
         await workspace.delete(path)
 
 
-async def test_symbolic_links_are_not_followed(
-    place: Place, kernel: Kernel, workspace: Workspace
-) -> None:
-    if place.name == "remote":
-        pytest.skip("the contents API follows links, with no more rights than the code itself")
-    await run(
-        kernel, "import os\nos.symlink('/etc', 'folder_link')\nos.symlink('/etc/passwd', 'link')"
+def canaries(tmp_path: Path) -> Path:
+    """Make a folder that links may lead to: one of the test's own, never one of the machine."""
+    folder = tmp_path / "canaries"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("one", "inner/two"):
+        (folder / name).write_text(f"canary {name}")
+    return folder
+
+
+def find_harm(folder: Path) -> dict[str, str | None]:
+    """Return what `folder` holds: the content of each file, and None for each folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def make_links(folder: Path) -> str:
+    """Return code that links its folder to `folder` in every way."""
+    return (
+        "import os\n"
+        f"os.symlink({str(folder)!r}, 'folder_link')\n"
+        f"os.symlink({str(folder / 'one')!r}, 'link')\n"
+        "os.makedirs('sub', exist_ok=True)\n"
+        f"os.symlink({str(folder / 'inner')!r}, 'sub/deeper')\n"
+        f"os.symlink({str(folder / 'inner' / 'two')!r}, 'sub/file')\n"
+        f"os.symlink({str(folder / 'new')!r}, 'dangling')\n"
+        f"os.symlink({str(folder)!r}, '.ipynb_checkpoints')\n"
     )
 
-    assert list(await workspace.list_files(limit=10)) == []
-    for path in ("link", "folder_link/passwd"):
-        with pytest.raises(NotFoundError):
-            await workspace.stat(path)
-        with pytest.raises(NotFoundError):
-            await read(workspace, path)
-    with pytest.raises(InvalidPathError):
-        await workspace.write("folder_link/new", chunked(b"x"))
-    await run(kernel, "os.unlink('folder_link'); os.unlink('link')")
+
+@asynccontextmanager
+async def linked(place: Place, folder: Path) -> AsyncIterator[tuple[Workspace, WorkspaceRequest]]:
+    """A session of its own with links to `folder`; it is removed at the end, whatever happens."""
+    request = KernelRequest(
+        session_id=f"sess_{uuid4().hex}", server=place.server, kernelspec="", epoch=1
+    )
+    where = WorkspaceRequest(session_id=request.session_id, server=place.server)
+    ref = await place.backend.start_kernel(request)
+    try:
+        async with place.backend.connect(ref) as kernel:
+            outcome = await run(kernel, make_links(folder))
+            assert outcome.done.status == "ok", outcome.error
+            workspace = await place.backend.open_workspace(where) or kernel.workspace
+            assert workspace is not None
+            yield workspace, where
+    finally:
+        await place.backend.stop_kernel(ref)
+        await place.backend.remove_workspace(where)
+
+
+async def test_symbolic_links_are_not_followed(place: Place, tmp_path: Path) -> None:
+    folder = canaries(tmp_path)
+    before = find_harm(folder)
+
+    async with linked(place, folder) as (workspace, _):
+        for path in ("folder_link/new", "sub/deeper/two", "folder_link/made/new"):
+            with pytest.raises(InvalidPathError):
+                await workspace.write(path, chunked(b"x"))
+        for path in ("link", "folder_link/one", "sub/deeper/two", "sub/file", "dangling"):
+            with pytest.raises(NotFoundError):
+                await workspace.delete(path)
+        assert find_harm(folder) == before
+        if place.name != "remote":  # whose contents API cannot tell links: see docs/security.md
+            assert list(await workspace.list_files(limit=10)) == []
+            for path in ("link", "folder_link/one"):
+                with pytest.raises(NotFoundError):
+                    await workspace.stat(path)
+                with pytest.raises(NotFoundError):
+                    await read(workspace, path)
+        await workspace.write("link", chunked(b"in the place of the link"))
+        await workspace.write("sub/file", chunked(b"y" * 3_000_000))
+        await workspace.write("dangling", chunked(b"z"))
+        assert await read(workspace, "link") == b"in the place of the link"
+        assert [file.size for file in [await workspace.stat("sub/file")]] == [3_000_000]
+        await workspace.delete("link")
+
+    assert find_harm(folder) == before
+
+
+async def test_removing_a_folder_of_links_removes_only_the_links(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = canaries(tmp_path)
+    before = find_harm(folder)
+
+    with pytest.raises(AssertionError, match="in between"):
+        async with linked(place, folder):
+            raise AssertionError("in between")
+    async with linked(place, folder) as (_, where):
+        pass
+
+    assert find_harm(folder) == before
+    ref = await place.backend.start_kernel(
+        KernelRequest(session_id=where.session_id, server=place.server, kernelspec="", epoch=1)
+    )
+    async with place.backend.connect(ref) as kernel:
+        left = await run(kernel, "import os\nprint(os.listdir())")
+    await place.backend.stop_kernel(ref)
+    await place.backend.remove_workspace(where)
+    assert left.text() == "[]\n"
 
 
 async def test_a_listing_stops_at_its_limit(kernel: Kernel, workspace: Workspace) -> None:

@@ -33,9 +33,7 @@ class Access:
         """Return the way to another principal's sessions, over the same connection."""
         return Access(self.connection, principal=principal)
 
-    def call(
-        self, where: Where, action: Action[T], *, put: Callable[[object], None] | None = None
-    ) -> T:
+    def call(self, where: Where, action: Action[T], *, put: Put = None) -> T:
         """Do something in a session and wait, blocking this thread."""
         return self.connection.call(self._to_job(where, action), put=put)
 

@@ -6,8 +6,8 @@ from typing import Protocol, TypeAlias
 
 from ci_tools.models import CommandEvent, File, RunStep, Session, StepEvent
 
-Put: TypeAlias = Callable[[object], None]
-"""Hands something to a waiting caller, from the private event loop."""
+Put: TypeAlias = Callable[[object], None] | None
+"""Hands something to a waiting caller, from the private event loop; None if nobody listens."""
 
 
 class Uploads(Protocol):

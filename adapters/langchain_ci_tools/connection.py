@@ -59,13 +59,13 @@ class Connection:
         """Whether no more jobs are taken."""
         return self._closed
 
-    def call(self, job: Job[T], *, put: Put | None = None) -> T:
+    def call(self, job: Job[T], *, put: Put = None) -> T:
         """Run a job and wait for it, blocking this thread.
 
         `put` gets, in this thread, what the job hands over on its way.
         """
         waiting: queue.SimpleQueue[object] = queue.SimpleQueue()
-        running = self._start(job, waiting.put)
+        running = self._start(job, None if put is None else waiting.put)
         running.future.add_done_callback(lambda _: waiting.put(_END))
         try:
             while (item := waiting.get()) is not _END:
@@ -91,7 +91,7 @@ class Connection:
             with suppress(RuntimeError):  # the caller's loop was closed while it waited
                 loop.call_soon_threadsafe(waiting.put_nowait, item)
 
-        running = self._start(job, tell)
+        running = self._start(job, None if put is None else tell)
         running.future.add_done_callback(lambda _: tell(_END))
         try:
             while (item := await waiting.get()) is not _END:

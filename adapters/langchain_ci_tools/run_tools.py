@@ -1,13 +1,14 @@
 """The tools that run code and commands, and look at what came of it."""
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 from langchain_core.tools import ArgsSchema
 from pydantic import Field, SkipValidation
 
-from ci_tools.errors import NotFoundError
+from ci_tools.errors import BackendError, NotFoundError
 from ci_tools.folding import fold_text
-from ci_tools.models import CommandDone, CommandOutput, CommandResult, StepFinished
+from ci_tools.models import CommandDone, CommandOutput, CommandResult, RunStep, StepFinished
 from ci_tools.render import TEXT_LIMIT, output_text
 from langchain_ci_tools.access import Action
 from langchain_ci_tools.api import Put, SessionAPI
@@ -46,18 +47,30 @@ class RunCodeTool(SessionTool):
         """Return what runs the code."""
 
         async def action(service: SessionAPI, found: Found, put: Put) -> Outcome:
-            step = None
-            async with service.stream_code(found.id, code, timeout=timeout_s) as events:
-                async for event in events:
-                    if isinstance(event, StepFinished):
-                        step = event.step
-                    elif (block := to_block(event)) is not None:
-                        put(block)
-            assert step is not None
+            if put is None:
+                step = await service.run_code(found.id, code, timeout=timeout_s)
+            else:
+                step = await _run_live(service, found.id, code, timeout_s, put)
             notes = [LOST] if found.is_new else []
             return step_outcome(step, to_artifact(step), images=self.images, notes=notes)
 
         return action
+
+
+async def _run_live(
+    service: SessionAPI,
+    session_id: str,
+    code: str,
+    timeout: float | None,
+    put: Callable[[object], None],
+) -> RunStep:
+    async with service.stream_code(session_id, code, timeout=timeout) as events:
+        async for event in events:
+            if isinstance(event, StepFinished):
+                return event.step
+            if (block := to_block(event)) is not None:
+                put(block)
+    raise BackendError("The end of the code was not told; list_run_steps has it.")
 
 
 class _RunCommand(Arguments):
@@ -91,7 +104,8 @@ class RunCommandTool(SessionTool):
                     match event:
                         case CommandOutput():
                             texts[event.name].append(event.text)
-                            put(to_block(event))
+                            if put is not None:
+                                put(to_block(event))
                         case CommandDone():
                             done = event
             assert done is not None

@@ -18,7 +18,8 @@ from tests.benchmarks.ours import MANY, embedded_service, scratch_folder, servin
 
 IMPORT_OURS = "from langchain_ci_tools import CodeInterpreterToolkit"
 
-IMPORT_THEIRS = "import langchain_core.tools"
+IMPORT_THEIRS = "from langchain_core.tools import BaseTool"
+"""Not only the package, which is a shell that loads its modules when their names are used."""
 
 
 @asynccontextmanager

@@ -98,7 +98,8 @@ def text_delta(message_id: str, index: int, value: str, *, first: bool) -> Event
 
 def annotation_delta(message_id: str, index: int, number: int, annotation: Object) -> Event:
     """Return the annotation with that number of the text part at `index`."""
-    text = {"annotations": [{"index": number, **annotation}]}
+    # The text is empty, not missing: printed samples write `delta.value` without a look at it.
+    text = {"value": "", "annotations": [{"index": number, **annotation}]}
     return _message_delta(message_id, {"index": index, "type": "text", "text": text})
 
 

@@ -73,7 +73,11 @@ def test_an_annotation_has_an_index_of_its_own() -> None:
     delta = events.annotation_delta("msg_1", 1, 2, annotation).data["delta"]
 
     assert delta["content"] == [
-        {"index": 1, "type": "text", "text": {"annotations": [{"index": 2, **annotation}]}}
+        {
+            "index": 1,
+            "type": "text",
+            "text": {"value": "", "annotations": [{"index": 2, **annotation}]},
+        }
     ]
 
 

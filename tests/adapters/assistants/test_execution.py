@@ -56,7 +56,7 @@ async def stream_in(
     stage: Stage, thread: Object, assistant: Object, **more: Any
 ) -> tuple[Object, list[Event]]:
     started: list[ActiveRun] = []
-    start = stage.api.runs._work_on
+    start = stage.api.runs.work_on
 
     def note(*arguments: Any, **options: Any) -> ActiveRun:
         active = start(*arguments, **options)
@@ -65,13 +65,13 @@ async def stream_in(
         return active
 
     readers: list[Any] = []
-    stage.api.runs._work_on = note  # type: ignore[method-assign]
+    stage.api.runs.work_on = note  # type: ignore[method-assign]
     try:
         run = await stage.post(
             f"/threads/{thread['id']}/runs", {"assistant_id": assistant["id"], **more}
         )
     finally:
-        stage.api.runs._work_on = start  # type: ignore[method-assign]
+        stage.api.runs.work_on = start  # type: ignore[method-assign]
     events = await read_all(readers[0])
     run = await stage.rest(run)
     wire = [(event.name, event.data) for event in events]
@@ -229,7 +229,7 @@ async def test_images_come_before_the_text_and_files_are_attached(stage: Stage) 
         for part in event.data["delta"]["content"]
     ]
     assert [part["index"] for part in deltas] == [0, 1, 1, 1, 1]
-    assert deltas[-1]["text"] == {"annotations": [{"index": 0, **annotation}]}
+    assert deltas[-1]["text"] == {"value": "", "annotations": [{"index": 0, **annotation}]}
 
 
 async def test_functions_wait_for_their_outputs_and_the_run_goes_on(stage: Stage) -> None:

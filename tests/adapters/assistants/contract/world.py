@@ -19,10 +19,10 @@ RUN_LIMIT = 30.0
 class World:
     """One client of one version, and what it has made."""
 
-    def __init__(self, served: Served, version: str) -> None:
+    def __init__(self, served: Served, version: str, *, key: str = KEY) -> None:
         self.served = served
         self.version = version
-        headers = {"Authorization": f"Bearer {KEY}"}
+        headers = {"Authorization": f"Bearer {key}"}
         if version != "containers":
             headers["OpenAI-Beta"] = f"assistants={version}"
         self.http = httpx2.Client(base_url=served.url, headers=headers, timeout=RUN_LIMIT)

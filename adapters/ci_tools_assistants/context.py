@@ -217,7 +217,7 @@ def _read(conn: Connection, run: Object, principal: str) -> dict[str, Any]:
     own: list[tuple[Object, Object]] = []
     for row in conn.execute(
         select(steps.c.parent, steps.c.data, steps.c.private)
-        .where(steps.c.parent.in_(run_ids))
+        .where(steps.c.parent.in_(run_ids), steps.c.principal == principal)
         .order_by(steps.c.seq)
     ):
         if row.data["status"] != "in_progress":

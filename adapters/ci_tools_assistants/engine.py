@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -38,6 +37,7 @@ from ci_tools_assistants.models import ModelError, ModelRegistry
 from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.queues import Queues
 from ci_tools_assistants.records import Records, Write
+from ci_tools_assistants.run_upkeep import RunUpkeep
 from ci_tools_assistants.running import ActiveRun
 from ci_tools_assistants.states import WrongMoveError, end_step, is_over, move
 from ci_tools_assistants.webhooks import AT_ONCE, Webhook, open_webhook
@@ -46,14 +46,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TICK = 0.5
-"""Seconds between two looks for runs that were cancelled elsewhere, or whose time is over."""
-
-OVERDUE = 60
-"""Seconds after its time that a run is ended which another process should have ended."""
-
 CLOSE_TIME = 8.0
 """Seconds that runs have to stop when the service closes."""
+
+LOOK_AGAIN = 0.2
+"""Seconds between two looks whether a run of another process has ended."""
 
 RETRY_WAIT = 1.0
 """Seconds between two tries to store the end of a run."""
@@ -115,7 +112,7 @@ class RunEngine:
             file_limit=file_limit,
         )
         begun = [*first, events.run_created(stored), events.run_moved(stored)]
-        return self._work_on(stored, begun, principal=principal)
+        return self.work_on(stored, begun, principal=principal)
 
     async def submit(
         self,
@@ -136,14 +133,16 @@ class RunEngine:
             run = await self._end_stored(run, "expired", principal=principal)
         if run["status"] != "requires_action":
             raise takes_no_outputs(run["status"])
-        calls = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        action = run["required_action"]
+        calls = action["submit_tool_outputs"]["tool_calls"]
         expected, got = [call["id"] for call in calls], [id for id, _ in outputs]
         if sorted(expected) != sorted(got):
             raise wrong_outputs(expected, got)
         step = await self._fill_step(run_id, dict(outputs), principal=principal)
 
         def change(stored: Object) -> Object:
-            if stored["status"] != "requires_action":
+            # Somebody else's outputs may have been taken since, and new ones be wanted.
+            if stored["status"] != "requires_action" or stored["required_action"] != action:
                 raise takes_no_outputs(stored["status"])
             return move(stored, "queued", now=now())
 
@@ -155,7 +154,7 @@ class RunEngine:
             also=[Write(Kind.STEP, step, run_id)],
         )
         begun = [events.step_moved(step), events.run_moved(queued)]
-        return self._work_on(queued, begun, principal=principal)
+        return self.work_on(queued, begun, principal=principal)
 
     async def cancel(self, thread_id: str, run_id: str, *, principal: str) -> Object:
         """Have a run stopped; return it, `cancelling`.
@@ -177,9 +176,9 @@ class RunEngine:
             return move(run, "cancelling", now=now())
 
         run = await self._records.change_run(run_id, change, principal=principal)
-        self._tell_cancelled(run)
+        self.tell_cancelled(run)
         if before == "requires_action":
-            self._tasks.start_soon(self._try_to_end, run, "cancelled", principal)
+            self._tasks.start_soon(self.try_to_end, run, "cancelled", principal)
         return run
 
     async def when_free(self, thread_id: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -197,6 +196,11 @@ class RunEngine:
                 active.stop("gone")
                 await active.done.wait()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether no run is taken in hand any more."""
+        return self._closing
+
     def find_active(self, run_id: str) -> ActiveRun | None:
         """Return the run if this process works on it."""
         return self._active.get(run_id)
@@ -204,28 +208,6 @@ class RunEngine:
     def count_active(self) -> int:
         """Return how many runs this process works on."""
         return len(self._active)
-
-    # What goes on beside requests
-
-    async def watch(self) -> None:
-        """Look after the runs that no request or task looks after, for ever."""
-        await self._attempt(self._take_over_orphans)
-        looked_at = time.time()
-        patience = 0
-        while True:
-            before = time.time()
-            await anyio.sleep(TICK)
-            lease_time = self._settings.lease_time
-            if time.time() - before > lease_time:
-                # The machine slept: the leases of others have run out though they live.
-                patience = 3
-            await self._attempt(self._stop_cancelled)
-            await self._attempt(self._end_overdue)
-            if time.time() - looked_at >= lease_time / 3:
-                looked_at = time.time()
-                patience -= 1
-                if patience < 0:
-                    await self._attempt(self._take_over_orphans)
 
     async def close(self) -> None:
         """Stop the runs; those that can be resumed stay as they are stored."""
@@ -236,50 +218,10 @@ class RunEngine:
             for active in list(self._active.values()):
                 await active.done.wait()
 
-    async def _stop_cancelled(self) -> None:
-        if not self._active:
-            return
-        for run_id in await self._records.list_cancelling_runs(lease=self._service.lease):
-            active = self._active.get(run_id)
-            if active is not None and active.stop_reason is None:
-                self._tell_cancelled({**active.run, "status": "cancelling"})
-
-    async def _end_overdue(self) -> None:
-        for principal, run in await self._records.list_overdue_runs(now()):
-            # Those that somebody works on have a clock of their own.
-            is_waiting = run["status"] == "requires_action"
-            if run["id"] not in self._active and (is_waiting or _is_overdue(run, by=OVERDUE)):
-                await self._try_to_end(run, "expired", principal)
-
-    async def _take_over_orphans(self) -> None:
-        for principal, run in await self._records.list_orphaned_runs():
-            if run["id"] in self._active or self._closing:
-                continue
-            if await self._records.adopt_run(run["id"], lease=self._service.lease):
-                await self._attempt(partial(self._take_over, run, principal))
-
-    async def _take_over(self, run: Object, principal: str) -> None:
-        steps = await settling.list_steps(self._records, run["id"], principal=principal)
-        fate = settling.find_fate(run, steps)
-        logger.warning("run %s: its process has ended; it is %s", run["id"], fate)
-        if fate == "resume":
-            await settling.remove_begun(self._records, run, steps, principal=principal)
-            self._work_on(run, [], principal=principal)
-        else:
-            error = settling.LOST_CODE if fate == "failed" else None
-            await self._try_to_end(run, fate, principal, error)
-
-    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except (CIToolsError, OSError) as error:
-            logger.warning("looking after runs failed, it will be tried again: %s", error)
-        except Exception:  # the outermost handler of a task that nobody waits for
-            logger.exception("looking after runs failed, it will be tried again")
-
     # The work on one run
 
-    def _work_on(self, run: Object, begun: Sequence[Event], *, principal: str) -> ActiveRun:
+    def work_on(self, run: Object, begun: Sequence[Event], *, principal: str) -> ActiveRun:
+        """Take a run in hand, whose first events are `begun`."""
         active = ActiveRun(self._records, run, principal=principal, lease=self._service.lease)
         self._active[active.id] = active
         self._tasks.start_soon(self._work, active, begun)
@@ -366,10 +308,11 @@ class RunEngine:
         except Exception:
             # It would fail for ever, and keep the thread locked for as long.
             logger.exception("run %s: its end cannot be stored with what it has begun", active.id)
-            await self._try_to_end(active.run, status, active.principal, error)
+            await self.try_to_end(active.run, status, active.principal, error)
         return True
 
-    def _tell_cancelled(self, run: Object) -> None:
+    def tell_cancelled(self, run: Object) -> None:
+        """Stop the work on a run that is `cancelling`, if it is done here."""
         active = self._active.get(run["id"])
         if active is not None and not active.is_settled and active.stop_reason is None:
             active.run = run
@@ -402,18 +345,21 @@ class RunEngine:
         self._tell_webhook(ended)
         return ended
 
-    async def _try_to_end(
+    async def try_to_end(
         self, run: Object, status: str, principal: str, error: Object | None = None
-    ) -> None:
-        # What fails is tried again: such a run is overdue, or an orphan of a lease that is over.
+    ) -> bool:
+        """End a run that nobody works on; tell whether that could be stored."""
         try:
             await self._end_stored(run, status, principal=principal, error=error)
         except NoSuchObject:
             logger.info("run %s: deleted while it was active", run["id"])
         except (CIToolsError, OSError) as failed:
             logger.warning("run %s: its end cannot be stored yet: %s", run["id"], failed)
+            return False
         except Exception:  # the outermost handler of a task that nobody waits for
             logger.exception("run %s: its end cannot be stored", run["id"])
+            return False
+        return True
 
     async def _await_end(self, busy: ThreadBusy, longest: float) -> None:
         active = self._active.get(busy.run_id)
@@ -421,7 +367,7 @@ class RunEngine:
             if active is not None:
                 await active.done.wait()
             else:
-                await anyio.sleep(min(longest, TICK))
+                await anyio.sleep(min(longest, LOOK_AGAIN))
 
     def _tell_webhook(self, run: Object) -> None:
         if self._webhook is not None:
@@ -461,7 +407,8 @@ async def open_runs(
             for _ in range(AT_ONCE if webhook is not None else 0):
                 assert webhook is not None
                 tasks.start_soon(webhook.deliver)
-            tasks.start_soon(engine.watch)
+            upkeep = RunUpkeep(engine, records, lease=service.lease, lease_time=settings.lease_time)
+            tasks.start_soon(upkeep.watch)
             try:
                 yield engine
             except Exception as error:  # noqa: BLE001 - raised again, outside of the task group
@@ -474,8 +421,8 @@ async def open_runs(
         raise failure
 
 
-def _is_overdue(run: Object, *, by: int = 0) -> bool:
-    return run["expires_at"] is not None and run["expires_at"] + by <= now()
+def _is_overdue(run: Object) -> bool:
+    return run["expires_at"] is not None and run["expires_at"] <= now()
 
 
 def _to_last_error(error: Exception, active: ActiveRun) -> Object:

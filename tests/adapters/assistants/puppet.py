@@ -222,14 +222,14 @@ class Stage:
 
     async def rest(self, run: Object) -> Object:
         """Return a run when nobody works on it any more."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (active := self.api.runs.find_active(run["id"])) is not None:
                 await active.done.wait()
             return await self.get(path_of(run))
 
     async def ends(self, run: Object) -> Object:
         """Return a run when it has ended."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while True:
                 run = await self.rest(run)
                 if run["status"] not in ("queued", "in_progress", "requires_action", "cancelling"):
@@ -260,7 +260,7 @@ def outputs_of(run: Object, output: str = "sunny") -> list[Object]:
 async def read_all(reader: Reader) -> list[Event]:
     """Return all events of a feed."""
     events: list[Event] = []
-    with reader, anyio.fail_after(20):
+    with reader, anyio.fail_after(60):
         while (found := await reader.read(patience=20)) is not None:
             events += found
     return events

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from ci_tools_assistants import engine as engine_module
+from ci_tools_assistants import run_upkeep
 from ci_tools_assistants.feeds import Reader
 from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.records import Records
@@ -43,7 +44,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 0.05)
+    monkeypatch.setattr(run_upkeep, "TICK", 0.05)
 
 
 async def cancel(stage: Stage, run: Object) -> Object:
@@ -60,9 +61,9 @@ async def assert_is_free(stage: Stage, run: Object) -> None:
 
 
 async def until_code_prints(reader: Reader) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
-            for event in await reader.read(patience=9) or ():
+            for event in await reader.read(patience=25) or ():
                 if '"logs"' in json.dumps(event.data):
                     return
 
@@ -72,7 +73,7 @@ async def test_a_run_is_cancelled_while_the_model_speaks(stage: Stage) -> None:
     stage.model.plays(["Half an", gate, " answer"])
     run = await stage.new_run()
     reader = stage.active(run).feed.subscribe()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await gate.reached.wait()
 
     answer = await cancel(stage, run)
@@ -103,7 +104,7 @@ async def test_cancelling_interrupts_the_running_cell(stage: Stage) -> None:
     await until_code_prints(reader)
 
     await cancel(stage, run)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         run = await stage.rest(run)
 
     assert run["status"] == "cancelled"
@@ -200,7 +201,7 @@ async def test_a_run_can_be_cancelled_at_every_await(stage: Stage) -> None:
         await engine.start(run, principal="local")
         active = stage.active(run)
         engine._records = active._records = nth  # type: ignore[assignment]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await active.done.wait()
         engine._records = records
         run = await stage.ends(run)
@@ -220,7 +221,7 @@ async def test_a_model_turn_can_be_cancelled_at_every_piece(stage: Stage) -> Non
         gate = Gate()
         stage.model.turns = [[*parts[:number], gate, *parts[number:]]]
         run = await stage.new_run(CODE, WEATHER)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await gate.reached.wait()
 
         await cancel(stage, run)
@@ -268,7 +269,7 @@ async def test_a_run_that_waits_too_long_for_outputs_expires(tmp_path: Path) -> 
 async def test_outputs_that_come_after_the_time_are_refused(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 60)
+    monkeypatch.setattr(run_upkeep, "TICK", 60)
     stage.model.plays([Ask("weather", {})])
     run = await stage.rest(await stage.new_run(WEATHER))
     await change_stored(stage, run, expires_at=now() - 1)
@@ -315,7 +316,7 @@ async def test_with_a_queue_messages_and_runs_wait_for_their_turn(tmp_path: Path
             order.append("run")
             await stage.ends(second)
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(add_message)
                 await anyio.wait_all_tasks_blocked()
@@ -346,7 +347,7 @@ async def test_deleting_a_thread_stops_its_run(stage: Stage) -> None:
     gate = Gate()
     stage.model.plays(["Half", gate])
     run = await stage.new_run()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await gate.reached.wait()
 
     response = await stage.http.delete(f"/threads/{run['thread_id']}")
@@ -363,7 +364,7 @@ async def test_an_end_that_cannot_be_stored_is_stored_later(
     gate = Gate()
     stage.model.plays(["Half", gate])
     run = await stage.new_run()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await gate.reached.wait()
     change_run, failures = stage.api.records.change_run, 3
 
@@ -389,7 +390,7 @@ async def test_an_end_that_fails_unexpectedly_does_not_lock_the_thread(
     gate = Gate()
     stage.model.plays(["Half", gate])
     run = await stage.new_run()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await gate.reached.wait()
     change_run, failures = stage.api.records.change_run, 2
 
@@ -459,7 +460,7 @@ async def leave(
         gate = Gate()
         stage.model.plays([*turn, gate])
         run = await stage.new_run(*tools)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await gate.reached.wait()
         if cancelled:
             await stage.api.records.change_run(
@@ -573,7 +574,7 @@ async def test_closing_the_service_leaves_a_run_that_can_go_on(tmp_path: Path) -
         stage.model.plays(["Half", gate])
         run = await stage.new_run()
         reader = stage.active(run).feed.subscribe()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await gate.reached.wait()
 
     events = await read_all(reader)
@@ -598,7 +599,7 @@ async def test_another_process_can_cancel_a_run(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as stage, open_stage(tmp_path) as other:
         stage.model.plays(["Half", Gate()])
         run = await stage.new_run()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not await stage.steps(run):
                 await anyio.sleep(0.01)
 

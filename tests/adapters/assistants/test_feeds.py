@@ -41,7 +41,7 @@ async def test_a_reader_that_waits_gets_an_event_at_once() -> None:
     async def read() -> None:
         found.extend(await reader.read(patience=60) or ())
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read)
             await anyio.wait_all_tasks_blocked()

@@ -90,7 +90,7 @@ async def test_runs_outlive_a_kill_or_end_honestly(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     model = Model()
-    with scripted_server(model) as server, anyio.fail_after(60):
+    with scripted_server(model) as server, anyio.fail_after(120):
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1") as http:
             with serving(tmp_path, port, server.url) as process:
                 await until_ready(http)

@@ -196,7 +196,7 @@ async def test_metadata_can_be_changed_while_a_run_is_active(stage: Stage) -> No
     gate = Gate()
     stage.model.plays(["One", gate])
     run = await stage.new_run()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await gate.reached.wait()
 
     changed = await stage.post(path_of(run), {"metadata": {"a": "b"}})

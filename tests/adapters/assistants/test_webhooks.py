@@ -30,7 +30,7 @@ class Receiver:
         self.url = ""
 
     async def wait(self, count: int) -> list[tuple[dict[str, str], bytes]]:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len(self.requests) < count:
                 await anyio.sleep(0.005)
         return self.requests

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -27,7 +28,7 @@ from ci_tools_assistants.objects import Object
 from ci_tools_assistants.openapi import describe
 from ci_tools_assistants.operations import all_operations
 from ci_tools_assistants.records import Records, open_records
-from ci_tools_assistants.requests import parse_json, read_content, validate
+from ci_tools_assistants.requests import VALUES_LIMIT, parse_json, read_content, validate
 from ci_tools_assistants.retries import RepeatedResponse, Retries, remember
 from ci_tools_assistants.routing import (
     Call,
@@ -149,7 +150,8 @@ class AssistantsApp:
             request=request,
             params=match.params,
         )
-        if request.method != "GET":  # many poll, and reading costs little
+        # Many poll, and reading costs little; what is not remembered the service counts itself.
+        if request.method != "GET" and match.operation.is_remembered:
             call.service.admit()
         content = await read_body(call, match.operation)
         if content is None or not match.operation.is_remembered:
@@ -183,7 +185,7 @@ async def read_body(call: Call, operation: Operation) -> bytes | None:
     content = await read_content(call.request)
     value: object = {}
     if content or not operation.empty_body:
-        value = parse_json(content)
+        value = parse_json(content, limit=VALUES_LIMIT)
     if call.version == "v1" and operation.body_kind is not None:
         value = from_v1(value, operation.body_kind)
     call.body = validate(operation.body, value)
@@ -205,6 +207,8 @@ def to_response(error: ApiError) -> Response:
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after)))
         headers["retry-after-ms"] = str(max(1, round(error.retry_after * 1000)))
+    if error.status == HTTPStatus.NOT_IMPLEMENTED:
+        headers["x-should-retry"] = "false"  # the official clients repeat what is 500 and above
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JsonResponse(error.to_object(), error.status, headers)

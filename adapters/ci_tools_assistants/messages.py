@@ -24,7 +24,7 @@ TEXT_LIMIT = 256_000
 PARTS = 1000
 """Parts of the content of one message."""
 
-_URL_LIMIT = 20_000_000
+_URL_LIMIT = 10_000_000
 """Characters of an image's URL, which may hold the image itself."""
 
 Detail: TypeAlias = Literal["auto", "low", "high"]

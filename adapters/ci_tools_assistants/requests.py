@@ -8,9 +8,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_origin
+from itertools import islice
+from typing import Annotated, Any, TypeAlias, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -19,14 +20,19 @@ from ci_tools_assistants.errors import ApiError, clip
 
 M = TypeVar("M", bound=BaseModel)
 
+Json: TypeAlias = dict[str, Any]
+
 _TAG = "|"
 """How the names of a union's members begin, so that they can be told from keys in an error."""
 
-_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{300}")
-"""A number that may be too large for a float."""
-
-BODY_LIMIT = 32 * 1024 * 1024
+BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON body."""
+
+VALUES_LIMIT = 200_000
+"""Values in a JSON body: other requests wait while it is read and checked."""
+
+_MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
+"""A string as a whole, or what stands before a value; found in one pass, whatever the text is."""
 
 _NOT_JSON = "We could not parse the JSON body of your request. Send a valid JSON object."
 
@@ -34,7 +40,9 @@ _NOT_JSON = "We could not parse the JSON body of your request. Send a valid JSON
 class Body(BaseModel):
     """A JSON body, or an object in one."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class Query(BaseModel):
@@ -57,19 +65,32 @@ async def read_content(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
     return bytes(content)
 
 
-def parse_json(content: bytes) -> object:
-    """Return the value that a body holds.
+def parse_json(content: bytes, *, limit: int = 10 * VALUES_LIMIT) -> object:
+    """Return the value that a body holds, which may have `limit` values in it.
 
     Raises:
-        ApiError: It is not JSON (or so deeply nested that nobody meant it).
+        ApiError: It is not JSON (or so large or deeply nested that nobody meant it).
     """
+    if len(content) > 2 * limit and _has_more_values(content, limit):
+        raise ApiError(413, f"The JSON body has more than {limit:,} values.")
     try:
         value: object = from_json(content, allow_inf_nan=False)
-        if _INFINITE.search(content):
-            json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ApiError(400, _NOT_JSON) from error
     return value
+
+
+def check_finite(value: Json) -> Json:
+    """Refuse a number that is too large for a float, which JSON can write and not give back."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise refuse("Invalid 'PARAM': a number is too large.", "invalid_value") from None
+    return value
+
+
+JsonObject: TypeAlias = Annotated[Json, AfterValidator(check_finite)]
+"""An object of which nothing is known but that it can be stored."""
 
 
 def validate(model: type[M], value: object) -> M:
@@ -95,6 +116,11 @@ def validate_query(model: type[M], query: QueryParams) -> M:
         elif name in query:
             values[name] = query[name]
     return validate(model, values)
+
+
+def _has_more_values(content: bytes, limit: int) -> bool:
+    marks = (mark for mark in _MARK.finditer(content) if mark[0][:1] != b'"')
+    return next(islice(marks, limit, None), None) is not None
 
 
 def by(key: str) -> Discriminator:

@@ -9,6 +9,7 @@ shared between processes.
 """
 
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -50,6 +51,9 @@ _NOT_REPEATED = frozenset({"x-request-id", "openai-processing-ms", "content-leng
 
 _PASSING = frozenset({401, 408, 409, 429})
 """Errors after which trying again makes sense."""
+
+_COUNT = re.compile(r"0*[1-9][0-9]{0,8}", re.ASCII)
+"""A count of retries that is not 0."""
 
 _OTHER_BODY = (
     "Keys for idempotent requests can only be used with the same parameters they were first used "
@@ -150,7 +154,7 @@ class Retries:
         key = request.headers.get("idempotency-key")
         if key is None:
             count = request.headers.get("x-stainless-retry-count", "0")
-            return Identity(digest.hex(), digest, RETRY_TIME, count.isdigit() and int(count) > 0)
+            return Identity(digest.hex(), digest, RETRY_TIME, _COUNT.fullmatch(count) is not None)
         name = f"{principal}\n{key}"
         found = self._answers.get(name)
         if found is not None and found[0].digest != digest and found[1] > self._clock():

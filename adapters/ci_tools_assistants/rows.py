@@ -45,6 +45,9 @@ from ci_tools_assistants.schema import (
 _CURSOR_TIME = 24 * 3600
 """Seconds that the place of a deleted object is remembered."""
 
+_ID_LIMIT = 200
+"""Characters of an id; what is imported has at most half as many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -67,8 +70,8 @@ class PageQuery:
 
 
 def check_id(kind: Kind, id: str) -> None:
-    """Refuse what cannot be an id, as not every database takes every character."""
-    if not id.isascii() or not id.isprintable():
+    """Refuse what cannot be an id: not every database takes every character, or every length."""
+    if len(id) > _ID_LIMIT or not id.isascii() or not id.isprintable():
         raise NoSuchObject(kind, id)
 
 
@@ -242,7 +245,8 @@ def load_context(
         run_ids.add(newest_run)
     if not run_ids:
         return found, []
-    return found, list(conn.scalars(_STEPS_OF, {"runs_": sorted(run_ids)}))
+    of_runs = {"runs_": sorted(run_ids), "principal_": principal}
+    return found, list(conn.scalars(_STEPS_OF, of_runs))
 
 
 def list_active_runs(
@@ -351,7 +355,11 @@ _NEWEST_RUN = (
 
 _STEPS_OF = (
     select(steps.c.data)
-    .where(steps.c.parent.in_(bindparam("runs_", expanding=True)))
+    .where(
+        steps.c.parent.in_(bindparam("runs_", expanding=True)),
+        # An imported message may name any run.
+        steps.c.principal == bindparam("principal_"),
+    )
     .order_by(steps.c.seq)
 )
 

@@ -48,7 +48,9 @@ Text: TypeAlias = Annotated[str, Field(max_length=10_000_000)]
 class Saved(BaseModel):
     """What every object has."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="ignore", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     created_at: Time
     metadata: Metadata | None = None

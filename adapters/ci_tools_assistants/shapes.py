@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, Tag
 
-from ci_tools_assistants.requests import Body, by, refuse
+from ci_tools_assistants.requests import Body, JsonObject, by, refuse
 
 METADATA_PAIRS = 16
 METADATA_KEY = 64
@@ -72,7 +72,7 @@ class FunctionDefinition(Body):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -107,7 +107,7 @@ class StoreToMake(Body):
     """A vector store that is to be made with what it is attached to."""
 
     file_ids: list[str] | None = Field(default=None, max_length=10_000)
-    chunking_strategy: dict[str, Any] | None = None
+    chunking_strategy: JsonObject | None = None
     metadata: Metadata | None = None
 
 
@@ -142,7 +142,7 @@ class JsonSchema(Body):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
     description: str | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    schema_: JsonObject | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 

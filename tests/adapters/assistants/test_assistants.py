@@ -1,5 +1,6 @@
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.adapters.assistants.api import V1, ApiClient
@@ -161,9 +162,51 @@ async def test_what_is_no_json_is_a_400(client: ApiClient, content: bytes) -> No
 
 
 async def test_a_body_that_is_too_large_is_refused(client: ApiClient) -> None:
-    status, _ = await client.refused("POST", "/assistants", content=b" " * (33 << 20))
+    status, _ = await client.refused("POST", "/assistants", content=b" " * (17 << 20))
 
     assert status == 413
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"1," * 500_000 + b"1]",
+        b'{"metadata":{' + b'"k":"x",' * 500_000 + b'"k":"x"}}',
+        b"[" * 1_000_000,
+    ],
+)
+async def test_more_values_than_anybody_means_are_refused_unread(
+    client: ApiClient, content: bytes
+) -> None:
+    status, _ = await client.refused("POST", "/assistants", content=content)
+
+    assert status == 413
+
+
+async def test_long_texts_full_of_marks_are_no_values(client: ApiClient) -> None:
+    text = '[,{"\\' * 40_000
+
+    made = await client.make("/assistants", {"model": "m", "instructions": text})
+
+    assert made["instructions"] == text
+
+
+@pytest.mark.parametrize("content", [b'"' + b'\\"' * 2_000_000, b"\\" * 4_000_000])
+async def test_what_never_ends_is_read_once(client: ApiClient, content: bytes) -> None:
+    with anyio.fail_after(5):
+        status, _ = await client.refused("POST", "/assistants", content=content)
+
+    assert status == 400
+
+
+async def test_numbers_that_json_cannot_give_back_are_refused(client: ApiClient) -> None:
+    tool = b'{"type":"function","function":{"name":"f","parameters":{"a":1e999}}}'
+
+    status, error = await client.refused(
+        "POST", "/assistants", content=b'{"model":"m","tools":[' + tool + b"]}"
+    )
+
+    assert (status, error["param"]) == (400, "tools[0].function.parameters")
 
 
 async def test_files_must_exist_and_suit_their_tool(client: ApiClient) -> None:
@@ -197,6 +240,7 @@ async def test_vector_stores_are_refused_clearly(client: ApiClient) -> None:
 
     assert [helper[0], endpoint[0], deeper[0], named[0]] == [501, 501, 501, 404]
     assert helper[1]["code"] == endpoint[1]["code"] == "not_implemented"
+    assert (await client.get("/vector_stores")).headers["x-should-retry"] == "false"
 
 
 async def test_lists_are_paged_newest_first(client: ApiClient) -> None:

@@ -25,7 +25,7 @@ AGAIN = {"x-stainless-retry-count": "1"}
 ASSISTANT = {"model": "m"}
 
 
-async def count(client: ApiClient) -> int:
+async def count_assistants(client: ApiClient) -> int:
     return len((await client.fetch("/assistants"))["data"])
 
 
@@ -36,7 +36,7 @@ async def test_a_retry_gets_the_first_answer(client: ApiClient) -> None:
     assert second.json() == first.json()
     assert second.headers["idempotent-replayed"] == "true"
     assert second.headers["x-request-id"] != first.headers["x-request-id"]
-    assert await count(client) == 1
+    assert await count_assistants(client) == 1
 
 
 async def test_without_a_count_the_same_request_is_another_one(client: ApiClient) -> None:
@@ -46,13 +46,24 @@ async def test_without_a_count_the_same_request_is_another_one(client: ApiClient
     assert first["id"] != second["id"]
 
 
+@pytest.mark.parametrize("count", ["0", "00", "²".encode(), "9" * 5000, "-1", "one"])
+async def test_a_strange_count_is_no_retry(client: ApiClient, count: str | bytes) -> None:
+    headers: dict[str, Any] = {"x-stainless-retry-count": count}
+    await client.make("/assistants", ASSISTANT)
+
+    response = await client.post("/assistants", json=ASSISTANT, headers=headers)
+
+    assert response.status_code == 200
+    assert await count_assistants(client) == 2
+
+
 async def test_a_retry_of_what_never_came_is_done(client: ApiClient) -> None:
     await client.make("/assistants", ASSISTANT)
 
     await client.make("/assistants", {"model": "other"}, headers=AGAIN)
     await client.make("/assistants?x=1", ASSISTANT, headers=AGAIN)
 
-    assert await count(client) == 3
+    assert await count_assistants(client) == 3
 
 
 async def test_a_retry_of_a_deletion_is_no_error(client: ApiClient) -> None:
@@ -98,7 +109,7 @@ async def test_a_retry_waits_for_the_first_request(
             go_on.set()
 
     assert answers[0] == answers[1]
-    assert await count(client) == 1
+    assert await count_assistants(client) == 1
 
 
 async def test_a_retry_of_a_failure_is_done(

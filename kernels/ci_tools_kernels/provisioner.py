@@ -238,7 +238,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         try:
             self.last_excess = message
             self.log.warning("Kernel %s is interrupted: %s", self.kernel_id, message)
-            await self.parent.interrupt_kernel()
+            await self._interrupt(message)
             await asyncio.sleep(GRACE)
             still = await asyncio.to_thread(self._watch.find_excess)
             if still and self._sandbox is sandbox:
@@ -246,6 +246,17 @@ class SandboxProvisioner(KernelProvisionerBase):
                 sandbox.kill()
         finally:
             self._enforcing = False
+
+    async def _interrupt(self, reason: str) -> None:
+        """Interrupt the kernel, which tells its code the reason."""
+        manager = self.parent
+        connect = getattr(manager, "_connect_control_socket", None)
+        if connect is None:  # jupyter_client has changed: without the reason then
+            await manager.interrupt_kernel()
+            return
+        connect()
+        request = manager.session.msg("interrupt_request", content={"reason": reason})
+        manager.session.send(manager._control_socket, request)
 
     def _data_folder(self, folder: str | None) -> str | None:
         """Return the kernel's own folder; None keeps /mnt/data in memory.

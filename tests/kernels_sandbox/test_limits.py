@@ -99,7 +99,7 @@ async def test_filling_the_disk_is_interrupted(small: Session) -> None:
         "    time.sleep(0.1)"
     )
 
-    assert "KeyboardInterrupt" in result.error
+    assert "KeyboardInterrupt: /mnt/data holds more than 40 MB." in result.error
     assert "40 MB" in str(small.provisioner.last_excess)
     assert sum(file.stat().st_size for file in small.folder.iterdir()) < 400 << 20
 
@@ -132,7 +132,7 @@ async def test_too_many_files_are_interrupted(small: Session) -> None:
         "time.sleep(20)"
     )
 
-    assert "KeyboardInterrupt" in result.error
+    assert "KeyboardInterrupt: /mnt/data holds more than 400 files." in result.error
     assert "400 files" in str(small.provisioner.last_excess)
 
 

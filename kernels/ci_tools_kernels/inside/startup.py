@@ -67,7 +67,9 @@ def prepare(shell: Any, *, network: bool, hosts: list[str], cwd: str) -> None:
     pandas = sys.modules.get("pandas")
     if pandas is not None:
         pandas.set_option("display.width", 160, "display.max_columns", 40)
-    shell.InteractiveTB.structured_traceback = _Tracebacks(shell).structured
+    tracebacks = _Tracebacks(shell)
+    shell.InteractiveTB.structured_traceback = tracebacks.structured
+    _tell_reasons(shell, tracebacks)
     shell.register_magic_function(lambda line: _show_variables(shell), "line", "variables")
     if not network or hosts:
         run_pip = shell.find_line_magic("pip")
@@ -104,6 +106,22 @@ def _follow_folder(shell: Any, cwd: str) -> None:
     shell.events.register("pre_execute", enter_folder)
 
 
+def _tell_reasons(shell: Any, tracebacks: "_Tracebacks") -> None:
+    """Let code that is interrupted for a limit be told which."""
+    handlers = shell.kernel.control_handlers
+    interrupt = handlers["interrupt_request"]
+
+    def interrupt_with_reason(stream: Any, ident: Any, parent: Any) -> Any:
+        tracebacks.reason = str(parent["content"].get("reason") or "")
+        return interrupt(stream, ident, parent)
+
+    def forget_reason() -> None:
+        tracebacks.reason = ""
+
+    handlers["interrupt_request"] = interrupt_with_reason
+    shell.events.register("pre_execute", forget_reason)
+
+
 def set_blas_threads(number: int) -> None:
     """Let the BLAS libraries that the template loaded use this many threads.
 
@@ -128,6 +146,8 @@ class _Tracebacks:
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
+        self.reason = ""
+        """What the running code was interrupted for, if it was for a limit."""
 
     def structured(
         self,
@@ -140,6 +160,8 @@ class _Tracebacks:
         """Return the traceback of an error and of those that led to it, as lines."""
         if error is None:
             return traceback.format_exception_only(kind, error)
+        if isinstance(error, KeyboardInterrupt) and self.reason and not error.args:
+            error.args = (self.reason,)
         return [line for part in self._chain(error, tb, set()) for line in part.splitlines()]
 
     def _chain(

@@ -60,10 +60,14 @@ def _check_url(url: str) -> str:
     return url
 
 
+ImageAddress: TypeAlias = Annotated[str, Field(max_length=_URL_LIMIT), AfterValidator(_check_url)]
+"""Where an image is, or the image itself; never a file of this machine."""
+
+
 class ImageUrl(Body):
     """An image by its URL."""
 
-    url: Annotated[str, Field(max_length=_URL_LIMIT), AfterValidator(_check_url)]
+    url: ImageAddress
     detail: Detail = "auto"
 
 

@@ -21,9 +21,16 @@ from ci_tools_assistants.assistants import (
     INSTRUCTIONS_LIMIT,
     NAME_LIMIT,
 )
+from ci_tools_assistants.messages import ImageAddress
 from ci_tools_assistants.objects import ACTIVE, Object, now
-from ci_tools_assistants.requests import by
-from ci_tools_assistants.shapes import TOOLS_PER_ASSISTANT, Metadata, ResponseFormat, to_plain
+from ci_tools_assistants.requests import JsonObject, by
+from ci_tools_assistants.shapes import (
+    TOOLS_PER_ASSISTANT,
+    Metadata,
+    ReasoningEffort,
+    ResponseFormat,
+    to_plain,
+)
 from ci_tools_assistants.versions import RUN_FILE_IDS
 
 _UNFINISHED = "The run had not ended when it was exported."
@@ -77,7 +84,10 @@ class _Resources(BaseModel):
 class _Function(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    name: str
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
+    description: str | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
 
 
 class _PlainTool(BaseModel):
@@ -115,13 +125,14 @@ class SavedAssistant(Saved):
     temperature: float | None = Field(default=1.0, ge=0, le=2)
     top_p: float | None = Field(default=1.0, ge=0, le=1)
     response_format: _Format = "auto"
-    reasoning_effort: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
     def complete(self) -> Object:
         """Return the whole object."""
         item = super().complete()
         item["tool_resources"] = _to_resources(self.tool_resources)
         item["response_format"] = to_plain(self.response_format)
+        item["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools]
         if item["reasoning_effort"] is None:
             del item["reasoning_effort"]
         return item
@@ -186,7 +197,7 @@ class _ImageFile(BaseModel):
 
 
 class _Url(BaseModel):
-    url: str
+    url: ImageAddress
     detail: Literal["auto", "low", "high"] = "auto"
 
 
@@ -211,7 +222,7 @@ _Part: TypeAlias = Annotated[
 
 class _Attachment(BaseModel):
     file_id: str | None = None
-    tools: list[_Tool] | None = None
+    tools: list[_PlainTool] | None = None
 
 
 class _Details(BaseModel):
@@ -343,6 +354,7 @@ class SavedRun(Saved):
         item = super().complete()
         item[RUN_FILE_IDS] = item.pop("file_ids")
         item["response_format"] = to_plain(self.response_format)
+        item["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools]
         for name, value in _RUN_DEFAULTS.items():
             item[name] = value if item[name] is None else item[name]
         if item["status"] in ACTIVE:

@@ -190,10 +190,13 @@ class Dump:
         }
 
     def _check_steps(self) -> None:
-        runs = {run["id"] for items in self.runs.values() for run in items}
-        for run_id in self.steps:
+        """Refuse steps without their run; a step is in the thread of its run, whatever it says."""
+        runs = {run["id"]: run for items in self.runs.values() for run in items}
+        for run_id, steps in self.steps.items():
             if run_id not in runs:
                 raise ApiError(400, f"There are steps of the run {run_id}, which is missing.")
+            for step in steps:
+                step["thread_id"] = runs[run_id]["thread_id"]
 
 
 async def import_dump(call: Call) -> Object:

@@ -278,6 +278,72 @@ async def test_formats_and_choices_come_home_as_they_were(
     assert back == exported
 
 
+async def test_an_imported_message_shows_nothing_of_the_run_it_names(client: ApiClient) -> None:
+    _, thread_id = await fill(client)
+    run = (await client.fetch(f"/threads/{thread_id}/runs"))["data"][0]
+    bob = await client.as_principal("bob")
+    message = {
+        "id": "msg_1",
+        "object": "thread.message",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "role": "assistant",
+        "run_id": run["id"],
+        "content": [],
+    }
+
+    await bring(bob, [message])
+
+    _, steps = await client.api.records.load_context("thread_1", principal="bob", limit=10)
+    assert steps == []
+
+
+async def test_a_step_is_in_the_thread_of_its_run(client: ApiClient, tmp_path: Path) -> None:
+    await fill(client)
+    exported = await export(client)
+    exported[-1]["thread_id"] = "thread_other"
+
+    async with open_client(tmp_path / "other") as other:
+        await bring(other, exported)
+        back = await export(other)
+
+    assert back[-1]["thread_id"] == back[-2]["thread_id"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": "x y"}}]},
+        {"tools": [{"type": "function", "function": {"name": "x", "parameters": [1]}}]},
+        {"response_format": {"type": "json_schema", "json_schema": 7}},
+        {"reasoning_effort": "zzz"},
+    ],
+)
+async def test_what_no_run_could_use_is_refused(client: ApiClient, item: dict[str, Any]) -> None:
+    assistant = {"id": "asst_1", "object": "assistant", "created_at": 1, "model": "m", **item}
+
+    status, _ = await client.refused("POST", "/import", content=to_lines([assistant]))
+
+    assert status == 400
+
+
+async def test_files_of_this_machine_are_no_images(client: ApiClient) -> None:
+    part = {"type": "image_url", "image_url": {"url": "file:///etc/hostname"}}
+    message = {
+        "id": "msg_1",
+        "object": "thread.message",
+        "created_at": 1,
+        "thread_id": "thread_1",
+        "role": "user",
+        "content": [part],
+    }
+
+    status, _ = await client.refused("POST", "/import", content=to_lines([message]))
+
+    assert status == 400
+
+
 JSON = strategies.recursive(
     strategies.none()
     | strategies.booleans()

@@ -67,6 +67,9 @@ class _History:
             for step in steps
             if step["type"] == "message_creation"
         }
+        self._loose: set[str] = set()
+        for run_id in self._left:
+            self._note_loose(run_id)
 
     def build(self) -> list[Group]:
         for message in self._of.messages:
@@ -85,16 +88,21 @@ class _History:
         steps = self._left[run_id]
         return float(steps[0]["created_at"]) if steps else 0.0
 
+    def _note_loose(self, run_id: str) -> None:
+        """Remember a run whose calls that are left lead to no message any more."""
+        steps = self._left[run_id]
+        leads_on = any(step["type"] == "message_creation" for step in steps)
+        if steps and not leads_on and run_id != self._of.run_id:
+            self._loose.add(run_id)
+
     def _add_calls_before(self, time: float, *, but: str | None) -> None:
-        """Add the calls of runs that came to no message any more."""
-        for run_id in sorted(self._left, key=self._start):
+        """Add the calls of runs that came to no message any more; there are seldom any."""
+        for run_id in sorted(self._loose - {but}, key=self._start):
             steps = self._left[run_id]
-            is_open = run_id in (but, self._of.run_id) or any(
-                step["type"] == "message_creation" for step in steps
-            )
-            if not is_open and steps and steps[-1]["created_at"] < time:
+            if steps[-1]["created_at"] < time:
                 self._add_steps(run_id, steps)
                 self._left[run_id] = []
+                self._loose.discard(run_id)
 
     def _add_calls_until(self, run_id: str, message_id: str) -> None:
         steps = self._left[run_id]
@@ -102,6 +110,7 @@ class _History:
             if _message_of(step) == message_id:
                 self._add_steps(run_id, steps[:number])
                 self._left[run_id] = steps[number + 1 :]
+                self._note_loose(run_id)
                 return
 
     def _add_steps(self, run_id: str, steps: Sequence[Object]) -> None:

@@ -610,6 +610,27 @@ async def test_another_process_can_cancel_a_run(tmp_path: Path) -> None:
         assert stage.model.is_cancelled
 
 
+async def test_another_process_can_delete_the_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_stage(tmp_path) as stage, open_stage(tmp_path) as other:
+        gate = Gate()
+        stage.model.plays(["Half", gate, run_code("1")])
+        run = await stage.new_run(CODE)
+        active = stage.active(run)
+        with anyio.fail_after(30):
+            await gate.reached.wait()
+
+        response = await other.http.delete(f"/threads/{run['thread_id']}")
+        gate.opened.set()
+        with anyio.fail_after(30):
+            await active.done.wait()
+
+        assert response.status_code == 200
+        assert stage.api.runs.count_active() == 0
+        assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_another_process_can_take_the_outputs(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as stage, open_stage(tmp_path) as other:
         stage.model.plays([Ask("weather", {})])

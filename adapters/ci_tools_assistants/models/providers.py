@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from ci_tools import ConfigurationError
 from ci_tools.settings import ModelEntry
@@ -81,6 +81,8 @@ def _find_provider(place: str) -> Callable[[str, ModelEntry], BaseChatModel] | N
 
 def _create_openai(model: str, entry: ModelEntry) -> BaseChatModel:
     try:
+        from openai import OpenAIError
+
         from ci_tools_assistants.models import openai_client
     except ImportError as error:
         raise ImportError("pip install langchain-openai") from error
@@ -89,11 +91,17 @@ def _create_openai(model: str, entry: ModelEntry) -> BaseChatModel:
     options["stream_usage"] = entry.stream_usage
     # Silence is measured for every provider in the same way, in turn.py.
     options["stream_chunk_timeout"] = None
-    if entry.use.startswith("azure_openai:"):
-        if entry.base_url is not None:
-            options["azure_endpoint"] = options.pop("base_url")
-        return openai_client.AzureModel(**{"model": model, **options, **entry.options})
-    return openai_client.OpenAIModel(**{"model": model, **options, **entry.options})
+    try:
+        if entry.use.startswith("azure_openai:"):
+            if entry.base_url is not None:
+                options["azure_endpoint"] = options.pop("base_url")
+            return openai_client.AzureModel(**{"model": model, **options, **entry.options})
+        return openai_client.OpenAIModel(**{"model": model, **options, **entry.options})
+    except OpenAIError as error:  # no key; the text names the variable
+        raise ConfigurationError(str(error)) from error
+    except ValidationError as error:  # without what was given, which may be a secret
+        texts = [str(problem["msg"]) for problem in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(texts)) from error
 
 
 def _create_by_name(model: str, entry: ModelEntry) -> BaseChatModel:
@@ -152,6 +160,6 @@ def _call_factory(place: str, attribute: str, entry: ModelEntry) -> BaseChatMode
 
 def _cannot(name: str, entry: ModelEntry, why: str) -> ModelNotConfigured:
     return ModelNotConfigured(
-        f"The model '{name[:100]}' ({entry.use}) cannot be used: {why.strip()}. "
+        f"The model '{name[:100]}' ({entry.use}) cannot be used: {why.strip().rstrip('.')}. "
         "See CI_TOOLS_MODELS."
     )

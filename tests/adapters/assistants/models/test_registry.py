@@ -146,6 +146,18 @@ async def test_missing_variable_of_a_key_is_named(server: ScriptedServer) -> Non
             registry.resolve("m")
 
 
+async def test_missing_key_of_the_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    azure = ModelEntry(use="azure_openai:a", base_url="http://127.0.0.1:9")
+
+    async with open_registry({"m": ModelEntry(use="openai:gpt-5"), "azure": azure}) as registry:
+        with pytest.raises(ModelNotConfigured, match="OPENAI_API_KEY.* variable[.] See"):
+            registry.resolve("m")
+        with pytest.raises(ModelNotConfigured, match="api_version"):
+            registry.resolve("azure")
+
+
 async def test_names_are_listed_as_models(server: ScriptedServer) -> None:
     entries = {"gpt-4o": entry_for("ollama", server), "default": entry_for("chat", server)}
 

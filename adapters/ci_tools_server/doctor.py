@@ -76,6 +76,8 @@ def examine(settings: Settings) -> int:
                 show(finding)
         async for finding in _look_at_service(settings, embedded=environment.python is not None):
             show(finding)
+        for finding in await anyio.to_thread.run_sync(_look_at_models, settings):
+            show(finding)
 
     anyio.run(run)
     return 1 if failed else 0
@@ -180,6 +182,37 @@ async def _look_at_service(settings: Settings, *, embedded: bool) -> AsyncIterat
             await _look_at_servers(service, findings, embedded=embedded)
     for finding in findings:
         yield finding
+
+
+def _look_at_models(settings: Settings) -> list[Finding]:
+    """Say which models runs can have. None is asked anything: that costs money."""
+    subject = "Assistants API"
+    try:
+        # Imported here: it takes a second, and an installation without it is complete too.
+        from ci_tools_assistants.models import ModelNotConfigured, ModelRegistry
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ci_tools"):
+            raise
+        text = "not installed: pip install 'code-interpreter-tools[assistants]'"
+        return [Finding(state="ok", subject=subject, text=text)]
+    if not settings.models:
+        text = "has no model: runs fail, all else works"
+        advice = (
+            "Set CI_TOOLS_MODELS, for example to "
+            """'{"default": {"use": "openai:qwen3", "base_url": "http://127.0.0.1:8000/v1"}}'"""
+        )
+        return [Finding(state="warn", subject=subject, text=text, advice=advice)]
+    findings = []
+    registry = ModelRegistry(settings.models)
+    for name, entry in settings.models.items():
+        try:
+            registry.resolve(name)
+        except ModelNotConfigured as error:
+            findings.append(Finding(state="fail", subject=f"model {name!r}", text=str(error)))
+        else:
+            text = f"{entry.use} can be used (it was not asked)"
+            findings.append(Finding(state="ok", subject=f"model {name!r}", text=text))
+    return findings
 
 
 async def _look_at_stores(service: SessionService, findings: list[Finding]) -> None:

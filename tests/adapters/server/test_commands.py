@@ -98,6 +98,19 @@ async def test_what_kernels_cannot_use_is_one_clear_line(tmp_path: Path) -> None
         assert errors.startswith("ci-tools: ") and errors.count("\n") == 1
 
 
+async def test_the_doctor_says_which_models_runs_can_have(tmp_path: Path) -> None:
+    models = '{"default": {"use": "openai:x", "api_key": "hidden"}, "gpt-4o": "nobody:x"}'
+
+    none, without, _ = await run(tmp_path, "doctor")
+    code, out, errors = await run(tmp_path, "doctor", CI_TOOLS_MODELS=models)
+
+    assert (none, code) == (0, 1)
+    assert "warn Assistants API: has no model" in without and "CI_TOOLS_MODELS" in without
+    assert "ok   model 'default': openai:x" in out
+    assert "fail model 'gpt-4o': " in out and "nobody" in out
+    assert "hidden" not in out + errors
+
+
 async def test_the_doctor_names_servers_that_cannot_be_reached(tmp_path: Path) -> None:
     code, out, _ = await run(
         tmp_path,

@@ -32,11 +32,17 @@ _SECRET = frozenset(
         "CI_TOOLS_DATABASE_URL",
         "CI_TOOLS_JUPYTER_SERVERS",
         "CI_TOOLS_JUPYTER_TOKEN",
+        "CI_TOOLS_KERNEL_ENVIRONMENT",
         "CI_TOOLS_OBJECT_STORE_OPTIONS",
         "CI_TOOLS_OBJECT_STORE_URL",
     }
 )
 """Settings that hold secrets, or may."""
+
+_FOR_THE_SERVICE = frozenset(
+    {"CI_TOOLS_MODELS", "CI_TOOLS_RUN_WEBHOOK_SECRET", "CI_TOOLS_RUN_WEBHOOK_URL"}
+)
+"""Settings of the Assistants API, often with keys in them: `ci-tools mcp` does not read them."""
 
 _CREDENTIALS = re.compile(r"://[^/\s]*@|[?&](token|password|secret|key)=", re.IGNORECASE)
 """Addresses that hold a secret."""
@@ -91,7 +97,7 @@ def find_settings(environment: Mapping[str, str]) -> tuple[dict[str, str], list[
     secrets: list[str] = []
     for name in sorted(f"CI_TOOLS_{key.upper()}" for key in Settings.model_fields):
         value = environment.get(name, "")
-        if not value:
+        if not value or name in _FOR_THE_SERVICE:
             continue
         if name in _SECRET or _CREDENTIALS.search(value):
             secrets.append(name)
@@ -280,8 +286,9 @@ def _manifest() -> "dict[str, _Json]":
         "version": version(DISTRIBUTION),
         "description": _DESCRIPTION,
         "long_description": (
-            "Sessions are live Jupyter kernels with a /mnt/data folder. Code runs on this computer "
-            "with the rights of its user (isolation: none), or on a Jupyter Server of your choice."
+            "Sessions are live Jupyter kernels with a /mnt/data folder. On Linux, code runs on "
+            "this computer in a sandbox without network. On macOS and Windows, name a Jupyter "
+            "Server that it shall run on."
         ),
         "author": {"name": "The ci-tools authors"},
         "license": metadata(DISTRIBUTION)["License-Expression"] or "BSD-3-Clause",
@@ -304,7 +311,9 @@ def _manifest() -> "dict[str, _Json]":
             "jupyter_url": {
                 "type": "string",
                 "title": "Jupyter Server",
-                "description": "Address of a Jupyter Server to run on; empty: this computer",
+                "description": (
+                    "Address of a Jupyter Server to run on; empty: a sandbox here, on Linux only"
+                ),
                 "required": False,
                 "default": "",
             },

@@ -85,6 +85,8 @@ def test_settings_without_secrets_are_passed_on_by_every_host() -> None:
     given = {
         "CI_TOOLS_STATE_DIR": "/srv/a b",
         "CI_TOOLS_JUPYTER_URL": "https://lab.example.org/?token=hidden",
+        "CI_TOOLS_KERNEL_ENVIRONMENT": '{"API_KEY": "hidden"}',
+        "CI_TOOLS_MODELS": '{"default": {"use": "openai:x", "api_key": "hidden"}}',
         "CI_TOOLS_UNKNOWN": "1",
         "PATH": "/bin",
     }
@@ -92,7 +94,8 @@ def test_settings_without_secrets_are_passed_on_by_every_host() -> None:
     settings, secrets = find_settings(given)
     launch = to_launch(uvx=False, url=None, settings=settings)
 
-    assert (settings, secrets) == ({"CI_TOOLS_STATE_DIR": "/srv/a b"}, ["CI_TOOLS_JUPYTER_URL"])
+    assert settings == {"CI_TOOLS_STATE_DIR": "/srv/a b"}
+    assert secrets == ["CI_TOOLS_JUPYTER_URL", "CI_TOOLS_KERNEL_ENVIRONMENT"]
     assert "--env 'CI_TOOLS_STATE_DIR=/srv/a b' -- " in to_text(
         Client.CLAUDE_CODE, launch, owner="x"
     )

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -166,3 +168,11 @@ def list_groups() -> list[Path]:
     """List the control groups of this process's sessions; others run tests as well."""
     parents = find_controls().parents.values()
     return [path for parent in parents for path in parent.glob(f"ci-tools-{os.getpid()}-*")]
+
+
+def test_service_of_low_priority_has_sandboxes() -> None:
+    code = "from ci_tools_kernels.probe import find_problem; print(find_problem())"
+
+    said = subprocess.check_output(["nice", "-n", "12", sys.executable, "-c", code], text=True)
+
+    assert said.strip() == "None"

@@ -17,13 +17,25 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-PACKAGES = ("ci_tools", "ci_tools_jupyter", "ci_tools_kernels", "ci_tools_mcp", "ci_tools_server")
+MCP_PACKAGES = (
+    "ci_tools",
+    "ci_tools_jupyter",
+    "ci_tools_kernels",
+    "ci_tools_mcp",
+    "ci_tools_server",
+)
+"""What works with the extra `mcp` alone."""
+
+PACKAGES = (*MCP_PACKAGES, "ci_tools_assistants", "ci_tools_client", "langchain_ci_tools")
 
 WHEEL_FILES = (
     *(f"{package}/__init__.py" for package in PACKAGES),
     *(f"{package}/py.typed" for package in PACKAGES),
     "ci_tools/stores/migrations/env.py",
     "ci_tools/stores/migrations/versions/",
+    "ci_tools_assistants/migrations/env.py",
+    "ci_tools_assistants/migrations/versions/",
+    "ci_tools_assistants/supported_files.csv",
     "ci_tools_server/demo/data/mauna_loa_co2.csv",
 )
 """What must be in the wheel; a name with a slash at its end is a folder with at least one file."""
@@ -105,7 +117,7 @@ def main() -> None:
         print(run(python, "-I", HERE / "use_core.py", cwd=folder, env=env), end="")
 
         run(*pip, f"{wheel}[mcp,data]", cwd=folder)
-        print(run(python, "-I", HERE / "use_mcp.py", *PACKAGES, cwd=folder, env=env), end="")
+        print(run(python, "-I", HERE / "use_mcp.py", *MCP_PACKAGES, cwd=folder, env=env), end="")
         print(run(bin_folder / "ci-tools", "--version", cwd=folder, env=env), end="")
         print(run(bin_folder / "ci-tools", "doctor", cwd=folder, env=env), end="")
         run(bin_folder / "ci-tools", "demo", cwd=folder, env=env)
@@ -113,6 +125,9 @@ def main() -> None:
         if {Path(name).suffix for name in made} != {".png", ".ipynb"}:
             raise SystemExit(f"the demo wrote {made}, not a plot and a notebook")
         print(f"demo from the wheel wrote {', '.join(made)}")
+
+        run(*pip, f"{wheel}[assistants,langchain]", cwd=folder)
+        print(run(python, "-I", HERE / "use_faces.py", cwd=folder, env=env), end="")
 
 
 if __name__ == "__main__":

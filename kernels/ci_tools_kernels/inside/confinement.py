@@ -96,7 +96,9 @@ def set_limits(limits: dict[str, Any]) -> None:
     _limit(resource.RLIMIT_MSGQUEUE, 1 << 16)
     if limits["process_memory"]:
         _limit(resource.RLIMIT_DATA, limits["process_memory"])
-    os.setpriority(os.PRIO_PROCESS, 0, limits["nice"])
+    # A service that was started with a lower priority yet cannot raise it, and need not.
+    nice = max(limits["nice"], os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("500")  # under memory pressure the host's own processes survive

@@ -39,7 +39,7 @@ from ci_tools_jupyter.contents import (
     make_folder,
     remove_folder,
 )
-from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server
+from ci_tools_jupyter.embedded import PREFIX, EmbeddedServer, find_server, is_sandboxed
 from ci_tools_jupyter.greeting import (
     FILES,
     FOLDER,
@@ -343,6 +343,7 @@ class JupyterBackend:
             KernelLostError: There is no such kernel any more.
         """
         server = self._find_server_of(ref)
+        self._check_isolation(ref)
         remote = self._remotes.get(ref.server)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
@@ -400,6 +401,7 @@ class JupyterBackend:
         """
         _check_session_id(request.session_id)
         server = self._find_server_of(ref)
+        self._check_isolation(ref)
         async with run_in_sandbox(server, ref.kernel_id, request) as events:
             if events is not None:
                 yield events
@@ -559,6 +561,20 @@ class JupyterBackend:
         if neighbour.has_ended():
             raise KernelLostError(f"{neighbour.address.name} has ended, and its kernels with it.")
         return neighbour
+
+    def _check_isolation(self, ref: KernelRef) -> None:
+        """Refuse a kernel of another process that sees its folder elsewhere than ours would."""
+        if not ref.server.startswith(PREFIX):
+            return
+        server_id = ref.server.removeprefix(PREFIX)
+        if server_id == self._embedded.id:
+            return
+        if is_sandboxed(self._state_dir, server_id) not in (None, self._kernels.sandboxed):
+            raise BackendError(
+                "The kernel of this session belongs to another service with this state directory,"
+                " which has another isolation. Set the same CI_TOOLS_ISOLATION for both, or another"
+                " CI_TOOLS_STATE_DIR."
+            )
 
 
 def _to_choice(request: KernelRequest) -> dict[str, Json]:

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from ci_tools.errors import KernelLostError, ServerUnavailableError
+from ci_tools.errors import ConfigurationError, KernelLostError, ServerUnavailableError
 from ci_tools_jupyter.sandbox import EmbeddedKernels
 from ci_tools_jupyter.server import JupyterServer, ServerAddress
 
@@ -142,6 +142,7 @@ class EmbeddedServer:
         for folder in (self._state_dir / "sessions", files.run, files.folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_stale_records(files.run)
+        _check_neighbours(files.run, sandboxed=self._kernels.sandboxed)
         python = await self._kernels.find_python(self._state_dir)
         sockets = self._make_socket_folder(files)
         options: dict[str, Any] = {
@@ -164,7 +165,7 @@ class EmbeddedServer:
                 with anyio.CancelScope(shield=True):
                     await self._stop()
         address = _to_address(files.id, options["socket"], answer.get("port"), options["token"])
-        _write_record(files, address)
+        _write_record(files, address, sandboxed=self._kernels.sandboxed)
         logger.info("the embedded server %s has started", files.id)
         return JupyterServer(address, has_ended=self._has_ended)
 
@@ -218,6 +219,27 @@ def find_server(state_dir: Path, server_id: str) -> JupyterServer:
             f"The embedded Jupyter Server {server_id} has ended, and its kernels with it."
         )
     return JupyterServer(address, has_ended=lambda: not _answers(address))
+
+
+def is_sandboxed(state_dir: Path, server_id: str) -> bool | None:
+    """Tell whether another process's embedded server has a sandbox; None if it does not say."""
+    try:
+        record = json.loads((state_dir / "run" / f"{server_id}.json").read_text(encoding="utf-8"))
+        return bool(record["sandboxed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_neighbours(run: Path, *, sandboxed: bool) -> None:
+    """Refuse to run beside services whose kernels see their folders elsewhere than ours would."""
+    for record in run.glob("*.json"):
+        if is_sandboxed(run.parent, record.stem) not in (None, sandboxed):
+            raise ConfigurationError(
+                f"Another service with the state directory {run.parent} runs code"
+                f" {'without a' if sandboxed else 'in a'} sandbox, and they would use each other's"
+                " sessions. Set the same CI_TOOLS_ISOLATION for both, or another"
+                " CI_TOOLS_STATE_DIR."
+            )
 
 
 def remove_stale_records(run: Path) -> None:
@@ -288,13 +310,14 @@ def _to_address(
     )
 
 
-def _write_record(files: _Files, address: ServerAddress) -> None:
+def _write_record(files: _Files, address: ServerAddress, *, sandboxed: bool) -> None:
     record = {
         "id": files.id,
         "pid": os.getpid(),
         "url": address.url,
         "socket": address.socket_path,
         "token": address.token,
+        "sandboxed": sandboxed,
     }
     part = files.folder / "record"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

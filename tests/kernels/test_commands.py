@@ -177,6 +177,18 @@ async def test_command_past_its_time_is_ended(session: Session) -> None:
     assert done.exit_status != 0
 
 
+async def test_end_of_a_command_is_that_of_its_children(session: Session) -> None:
+    command = "(sleep 300 & echo $! > child; wait) & sleep 300 & echo $! > sibling; wait"
+
+    _, _, done = await session.run(command, timeout=1.0)
+
+    assert done.timed_out
+    with anyio.fail_after(DEADLINE):
+        for name in ("child", "sibling"):
+            while (await session.run(f"kill -0 $(cat {name})"))[2].exit_status == 0:
+                await anyio.sleep(0.05)
+
+
 async def test_output_past_the_limit_is_dropped(session: Session) -> None:
     out, _, done = await session.run("yes | head -c 300000", output_limit=1000)
 

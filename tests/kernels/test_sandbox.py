@@ -11,6 +11,7 @@ import pytest
 
 from ci_tools import open_service
 from ci_tools.errors import (
+    BackendError,
     ConfigurationError,
     KernelDiedError,
     KernelStartError,
@@ -155,6 +156,21 @@ async def test_an_environment_that_cannot_be_built_is_said_with_the_reason(tmp_p
 
     with pytest.raises(ServerUnavailableError, match=r"none\.txt.*CI_TOOLS_KERNEL_PYTHON"):
         await kernels.find_python(tmp_path)
+
+
+async def test_services_with_and_without_a_sandbox_do_not_share_sessions(
+    backend: JupyterBackend,
+) -> None:
+    request = new_request()
+    ref = await backend.start_kernel(request)
+    other = make_backend(backend._state_dir, isolation="none")
+    async with other.open():
+        with pytest.raises(BackendError, match="CI_TOOLS_ISOLATION"):
+            async with other.connect(ref):
+                pass
+        with pytest.raises(ConfigurationError, match="in a sandbox"):
+            await other.start_kernel(new_request())
+        await other.stop_kernel(ref)
 
 
 def test_what_the_server_is_told_by_name_exists() -> None:

@@ -25,6 +25,9 @@ _STOP = re.compile(r"[\n\r\t<>\"|]")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 """A character that Markdown was told to take as it is."""
 
+_ASCII = re.compile(r"[\x00-\x7f]*")
+"""The beginning of a name that no normalization changes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
@@ -48,7 +51,8 @@ def find_mentions(text: str, paths: Iterable[str], *, is_final: bool = True) -> 
     longest = 3 * max((len(path.encode()) for path in known), default=0)
     position = 0
     while (link := _LINK.search(text, position)) is not None:
-        limit = min(_limit(text, link.end()), link.end() + longest)
+        # No farther than a name can reach: a text may be nothing but links.
+        limit = _limit(text, link.end(), min(link.end() + longest, len(text)))
         found = _longest(text, link.end(), limit, known)
         if not is_final and limit == len(text) and _may_change(text, link.end(), found, known):
             return
@@ -74,14 +78,16 @@ def annotate(text: str, files: Mapping[str, str], *, is_final: bool = True) -> l
     ]
 
 
-def _limit(text: str, start: int) -> int:
-    """Return where a mention that starts here ends at the latest."""
-    found = (_STOP.search(text, start), _LINK.search(text, start))
-    return min((match.start() for match in found if match is not None), default=len(text))
+def _limit(text: str, start: int, end: int) -> int:
+    """Return where a mention that starts here ends at the latest, which is not behind `end`."""
+    found = (_STOP.search(text, start, end), _LINK.search(text, start, end))
+    return min((match.start() for match in found if match is not None), default=end)
 
 
 def _longest(text: str, start: int, limit: int, known: Mapping[str, str]) -> tuple[int, str] | None:
     """Return the last end at which a known path has been read, and that path."""
+    if not _may_begin(text[start:limit], known):
+        return None
     for end in range(limit, start, -1):
         if _goes_on(text, end):
             continue
@@ -89,6 +95,15 @@ def _longest(text: str, start: int, limit: int, known: Mapping[str, str]) -> tup
             if name in known:
                 return end, known[name]
     return None
+
+
+def _may_begin(written: str, known: Mapping[str, str]) -> bool:
+    """Tell whether a path may be what stands at the beginning; most links are to none.
+
+    What follows a path may change its last character, so that one does not count.
+    """
+    begins = tuple(_ASCII.match(name).group()[:-1] for name in known)  # type: ignore[union-attr]
+    return any(reading.startswith(begins) for reading in _readings(written))
 
 
 def _goes_on(text: str, end: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 
+from ci_tools.variables import list_variables
 from tests.kernels_sandbox.rig import Session
 
 
@@ -41,15 +42,20 @@ async def test_cause_of_an_error_comes_first(session: Session) -> None:
 
 
 async def test_variables_are_listed_for_people_and_models(session: Session) -> None:
-    await session.run("import numpy as np\nx = 3\ny = [1, 2]\nz = np.zeros((2, 3))")
+    code = (
+        "import numpy as np, pandas as pd\n"
+        "x = 3\ny = [1, 2]\nz = np.zeros((2, 3))\ns = 'text'\nt = pd.DataFrame({'a': [1]})"
+    )
+    await session.run(code)
     result = await session.run("%variables")
 
     listed = result.data[0]["application/vnd.ci-tools.variables+json"]["variables"]
-    assert listed == [
-        {"name": "x", "type": "int", "detail": "3"},
-        {"name": "y", "type": "list", "detail": "2 items"},
-        {"name": "z", "type": "ndarray", "detail": "2 x 3"},
-    ]
+    rows = [[row["name"], row["type"], row["detail"]] for row in listed]
+    assert ["z", "ndarray", "shape (2, 3), float64, 48 bytes"] in rows
+    assert ["y", "list", "length 2"] in rows
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    assert rows == list_variables(namespace, {})  # the words of the service's own listing
 
 
 async def test_installing_without_network_says_why(session: Session) -> None:

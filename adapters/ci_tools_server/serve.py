@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 _STOP_GRACE = 5
 """Seconds that open requests have to end when the service is stopped."""
 
+_KEEP_ALIVE = 65
+"""Seconds that a quiet connection is kept: longer than clients keep theirs (httpx 5 s, many proxies
+60 s), or they would now and then send a request into one that is being closed."""
+
 _BACKLOG = 512
 """Connections that wait to be accepted."""
 
@@ -68,6 +72,7 @@ async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces)
             lifespan="on",
             server_header=False,
             http="h11",  # httptools leaves white space around header values, against RFC 9110
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_STOP_GRACE,
         )
         await _Server(config, settings, run).serve(sockets=[listener])

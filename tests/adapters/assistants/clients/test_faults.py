@@ -236,7 +236,8 @@ async def wait_until_held(http: httpx2.AsyncClient, path: str, gate: Gate, momen
 async def test_many_threads_have_runs_at_once(served: Served) -> None:
     served.watch.problems.clear()
     headers = {"Authorization": f"Bearer {KEY}", "OpenAI-Beta": "assistants=v2"}
-    limits = httpx2.Limits(max_connections=MANY)
+    # The server closes connections that are quiet for 5 s; none may be used as that happens.
+    limits = httpx2.Limits(max_connections=MANY, keepalive_expiry=2)
     results: list[str] = []
     async with httpx2.AsyncClient(
         base_url=served.url, headers=headers, timeout=60, limits=limits

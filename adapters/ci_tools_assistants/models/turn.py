@@ -109,6 +109,8 @@ class ChatModel:
                     return
                 if isinstance(chunk, AIMessageChunk):
                     yield chunk
+                elif isinstance(chunk, AIMessage):  # of a model that does not stream
+                    yield to_chunk(chunk)
 
     async def _whole(self, bound: Any, messages: Sequence[BaseMessage]) -> AIMessageChunk:
         try:

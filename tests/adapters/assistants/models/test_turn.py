@@ -6,6 +6,7 @@ import anyio
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
+from ci_tools.settings import ModelEntry
 from ci_tools_assistants.models import (
     ArgumentsDelta,
     Call,
@@ -250,6 +251,16 @@ async def test_answer_can_be_fetched_whole(shape: str, server: ScriptedServer) -
     assert events[0] == TextDelta("Hello")
     assert [call.arguments for call in done.calls] == ['{"city": "Bern"}']
     assert done.usage.total_tokens == 15
+
+
+async def test_model_that_cannot_stream_is_asked_all_the_same() -> None:
+    entry = ModelEntry(use="tests.adapters.assistants.models.factories:create_whole")
+
+    async with open_model(entry) as model:
+        done = await finish(model, request(tools=TOOLS))
+
+    assert done.finish == "tool_calls"
+    assert [call.arguments for call in done.calls] == ['{"city": "Bern"}']
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
@@ -164,17 +165,29 @@ def _read_request(body: Any) -> dict[str, Any]:
 
 
 def refuse_links(contents: Any) -> None:
-    """Let this contents manager find nothing that is reached over a symbolic link."""
-    if not hasattr(contents, "_get_os_path"):
-        return  # not on a file system
-    find = contents._get_os_path
+    """Let this contents manager find nothing that is reached over a symbolic link.
 
-    def find_without_links(path: str) -> str:
-        found = str(find(path))
-        _check_links(contents.root_dir, found)
+    Its checkpoints neither: they are files beside those that are saved, and code can make links in
+    their places as well.
+    """
+    checkpoints = getattr(contents, "checkpoints", None)
+    for owner, name in (
+        (contents, "_get_os_path"),
+        (checkpoints, "_get_os_path"),
+        (checkpoints, "checkpoint_path"),
+    ):
+        find = getattr(owner, name, None)
+        if find is not None:  # else it is not on a file system
+            setattr(owner, name, _without_links(owner, find))
+
+
+def _without_links(owner: Any, find: Callable[..., Any]) -> Callable[..., str]:
+    def find_without_links(*args: Any, **kwargs: Any) -> str:
+        found = str(find(*args, **kwargs))
+        _check_links(owner.root_dir, found)
         return found
 
-    contents._get_os_path = find_without_links
+    return find_without_links
 
 
 def _check_links(root: str, path: str) -> None:

@@ -114,12 +114,13 @@ async def test_server_follows_no_link_out_of_a_session(
     server: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     (tmp_path / "root" / "other").mkdir()
-    (tmp_path / "root" / "other" / "secret.txt").write_text("do not read")
+    secret = tmp_path / "root" / "other" / "secret.txt"
+    secret.write_text("do not read")
     kernel = await start_kernel(server)
     await run_command(
         server,
         kernel,
-        command=f"ln -s /etc/passwd a; ln -s ../other/secret.txt b; ln -s {tmp_path} c",
+        command=f"ln -s {secret} a; ln -s ../other/secret.txt b; ln -s {tmp_path} c",
     )
 
     answers = [
@@ -134,6 +135,32 @@ async def test_server_follows_no_link_out_of_a_session(
     ]
 
     assert set(answers) <= {403, 404}
+
+
+async def test_checkpoints_follow_no_link_out_of_a_session(
+    server: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canaries" / "a-checkpoint.txt"
+    canary.parent.mkdir()
+    canary.write_text("alive")
+    kernel = await start_kernel(server)
+    await run_command(
+        server,
+        kernel,
+        command="mkdir -p one two/.ipynb_checkpoints;"
+        f" ln -s {canary.parent} one/.ipynb_checkpoints;"
+        f" ln -s {canary} two/.ipynb_checkpoints/a-checkpoint.txt; touch one/a.txt two/a.txt",
+    )
+
+    made = [
+        (await server.post(f"/api/contents/mine/{name}/a.txt/checkpoints")).status_code
+        for name in ("one", "two")
+    ]
+    for name in ("one", "two"):
+        await server.delete(f"/api/contents/mine/{name}/a.txt")
+
+    assert made == [404, 404]
+    assert canary.read_text() == "alive"
 
 
 async def test_kernel_in_the_servers_root_sees_no_session(

@@ -40,14 +40,23 @@ class Environment:
 
 def old_python() -> Environment:
     """Return the interpreter with `openai` 1.20.0 and nothing of the tests' own environment."""
-    requirements = HERE / "requirements-1.20.0.txt"
-    label = f"openai-1.20.0-py{sys.version_info.major}{sys.version_info.minor}"
-    folder = _prepare(label, [requirements], lambda target: _pip(requirements, target))
+    return python_with("openai-1.20.0", HERE / "requirements-1.20.0.txt")
+
+
+def python_with(name: str, requirements: Path) -> Environment:
+    """Return the interpreter with what a file requires, and nothing of its own environment."""
+    folder = install_packages(name, requirements)
     return Environment(
         command=(sys.executable, "-S"),
         variables={"PYTHONPATH": str(folder)},
         modules=folder,
     )
+
+
+def install_packages(name: str, requirements: Path, *options: str) -> Path:
+    """Install what a file requires into a folder of its own; `options` are those of pip."""
+    label = f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
+    return _prepare(label, [requirements], lambda target: _pip(requirements, target, *options))
 
 
 def node(name: str) -> Environment:
@@ -80,12 +89,13 @@ def _prepare(label: str, locked: list[Path], install: Callable[[Path], None]) ->
     return folder
 
 
-def _pip(requirements: Path, target: Path) -> None:
+def _pip(requirements: Path, target: Path, *options: str) -> None:
     # It warns of conflicts with an environment that is not meant, so a success is kept quiet.
     process = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"),
             *("--disable-pip-version-check", "--target", str(target), "-r", str(requirements)),
+            *options,
         ],
         capture_output=True,
         text=True,

@@ -33,7 +33,7 @@ class NotFoundError(CIToolsError, LookupError):
     code = "not_found"
 
     def __init__(self, kind: str, id: str) -> None:
-        super().__init__(f"No {kind} {id!r}: it does not exist or has expired.")
+        super().__init__(f"No {kind} {id[:200]!r}: it does not exist or has expired.")
         self.kind = kind
         self.id = id
 

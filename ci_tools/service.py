@@ -755,6 +755,12 @@ class SessionService:
                 f"not {seconds:g}."
             )
         await self._check_room()
+        known = self._engine.running.get(step_id) if step_id else None
+        if known is not None:  # submitted a second time at once, or another principal's
+            wanted = (self.principal, session_id, code)
+            if (known.step.principal, known.step.session_id, known.step.code) != wanted:
+                raise InvalidArgumentError(f"The step {step_id!r} is another one: make a new id.")
+            return known
         step = RunStep(
             id=step_id or new_id("step_"),
             session_id=session_id,

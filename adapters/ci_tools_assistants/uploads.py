@@ -188,11 +188,12 @@ async def cancel_upload(call: Call) -> Object:
     """Cancel a pending upload."""
     upload_id = call.params["upload_id"]
 
-    def cancel(upload: Object) -> Object:
-        _check_pending(upload)
-        return {**upload, "status": "cancelled"}
+    def work(conn: Connection) -> Object:
+        row = rows.find_row(conn, Kind.UPLOAD, upload_id, principal=call.principal, lock=True)
+        _check_unclaimed(row.data, row.private or {})
+        return rows.replace_row(conn, Kind.UPLOAD, row, {**row.data, "status": "cancelled"})
 
-    cancelled = await call.records.change(Kind.UPLOAD, upload_id, cancel, principal=call.principal)
+    cancelled = await call.records.write(work)
     await drop_parts(call.service, call.records, upload_id)
     return cancelled
 
@@ -258,10 +259,8 @@ async def _claim(call: Call, upload_id: str) -> tuple[Object, Object, Mapping[st
 
     def work(conn: Connection) -> tuple[Object, Object, Mapping[str, Object]]:
         row = rows.find_row(conn, Kind.UPLOAD, upload_id, principal=call.principal, lock=True)
-        _check_pending(row.data)
         private = row.private or {}
-        if private.get("claimed_at", 0) > now() - _CLAIM:
-            raise ApiError(400, f"Upload {upload_id} is being completed.")
+        _check_unclaimed(row.data, private)
         rows.set_private(conn, Kind.UPLOAD, row, {**private, "claimed_at": now()})
         return row.data, private, _read_parts(conn, upload_id)
 
@@ -333,6 +332,12 @@ def _check_pending(upload: Object) -> None:
         status = "expired"
     if status != "pending":
         raise ApiError(400, f"Upload {upload['id']} is {status}; it takes nothing any more.")
+
+
+def _check_unclaimed(upload: Object, private: Object) -> None:
+    _check_pending(upload)
+    if private.get("claimed_at", 0) > now() - _CLAIM:
+        raise ApiError(400, f"Upload {upload['id']} is being completed.")
 
 
 def _read_parts(conn: Connection, upload_id: str) -> dict[str, Object]:

@@ -20,8 +20,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
-from ci_tools.errors import LimitError, NotFoundError
+from ci_tools.errors import InvalidArgumentError, LimitError, NotFoundError
 from ci_tools.models import RunStep, StepStatus
 from ci_tools.stores.codec import (
     error_from_json,
@@ -150,23 +151,27 @@ def admit_step(conn: Connection, step: RunStep, *, lease: str, limit: int) -> Ad
         created_at=now,
         started_at=now if runs else None,
     )
-    conn.execute(
-        _INSERT,
-        {
-            "id": step.id,
-            "session_id": step.session_id,
-            "principal": step.principal,
-            "status": step.status.value,
-            "epoch": step.epoch,
-            "timeout": step.timeout,
-            "created_at": step.created_at,
-            "started_at": step.started_at,
-            "lease": lease,
-            "cancel_requested": False,
-            "stored_bytes": 0,
-            "code": step.code,
-        },
-    )
+    values = {
+        "id": step.id,
+        "session_id": step.session_id,
+        "principal": step.principal,
+        "status": step.status.value,
+        "epoch": step.epoch,
+        "timeout": step.timeout,
+        "created_at": step.created_at,
+        "started_at": step.started_at,
+        "lease": lease,
+        "cancel_requested": False,
+        "stored_bytes": 0,
+        "code": step.code,
+    }
+    try:
+        conn.execute(_INSERT, values)
+    except IntegrityError as error:
+        # Its caller made the id, and another principal or session has it.
+        raise InvalidArgumentError(
+            f"The step {step.id!r} is another one: make a new id."
+        ) from error
     return Admission(step=step, session=session)
 
 

@@ -13,9 +13,9 @@ from ci_tools_assistants.containers.shapes import cut_page, to_container_file, t
 from ci_tools_assistants.containers.streams import answer
 from ci_tools_assistants.downloads import to_download
 from ci_tools_assistants.errors import ApiError, NoSuchObject
-from ci_tools_assistants.forms import check_declared_size, read_form
+from ci_tools_assistants.forms import FIELD_LIMIT, check_declared_size, read_form
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.requests import parse_json, validate
+from ci_tools_assistants.requests import parse_json, read_content, validate
 from ci_tools_assistants.routing import Call, Operation
 
 _LISTED = 100_000
@@ -26,7 +26,7 @@ async def create(call: Call) -> Response:
     """Put a file into a container: one that is sent in a form, or a kept one by its id."""
     if call.request.headers.get("content-type", "").startswith("multipart/form-data"):
         return answer(to_container_file(await _receive(call)))
-    body = validate(FileIdBody, parse_json(await call.request.body()))
+    body = validate(FileIdBody, parse_json(await read_content(call.request, limit=FIELD_LIMIT)))
     file = await call.service.uploads.stage(_container(call), body.file_id, body.path)
     return answer(to_container_file(file))
 

@@ -249,7 +249,7 @@ async def test_many_threads_have_runs_at_once(served: Served) -> None:
             body = {"assistant_id": assistant["id"], "thread": {"messages": [message]}}
             run = await post(http, "/threads/runs", body)
             while run["status"] in ("queued", "in_progress"):
-                await anyio.sleep(0.2)
+                await anyio.sleep(0.5)
                 path = f"/threads/{run['thread_id']}/runs/{run['id']}"
                 run = (await http.get(path)).json()
             found = (await http.get(f"/threads/{run['thread_id']}/messages")).json()["data"]

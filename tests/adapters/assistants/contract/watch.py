@@ -15,6 +15,18 @@ PREFIXES = re.compile(r"^(/openai/v1|/openai|/v1)(?=/)")
 
 STREAM = "text/event-stream"
 
+IDS = {
+    "assistant": "asst_",
+    "thread": "thread_",
+    "thread.message": "msg_",
+    "thread.run": "run_",
+    "thread.run.step": "step_",
+    "file": "file-",
+    "upload": "upload_",
+    "upload.part": "part_",
+}
+"""How ids begin; letters and digits follow, for clients take them out of texts by such patterns."""
+
 
 class Watch:
     """Wraps an app; `problems` says what its answers did not share with the specifications.
@@ -82,7 +94,8 @@ class Watch:
             return []
         if answer.headers.get("content-type") != "application/json":
             return [f"content-type {answer.headers.get('content-type')}"]
-        return specification.check(operation.answer, json.loads(answer.body))
+        value = json.loads(answer.body)
+        return specification.check(operation.answer, value) + check_ids(value)
 
     def _check_stream(self, specification: Specification, answer: "_Answer") -> list[str]:
         try:
@@ -96,6 +109,20 @@ class Watch:
             for problem in check_event(specification, name, data)
         ]
         return problems + streams.check_order(events)
+
+
+def check_ids(value: Any) -> list[str]:
+    """Return the ids of objects that clients would not know as such."""
+    if isinstance(value, list):
+        return [problem for one in value for problem in check_ids(one)]
+    if not isinstance(value, dict):
+        return []
+    problems = [problem for one in value.values() for problem in check_ids(one)]
+    prefix = IDS.get(str(value.get("object")))
+    if prefix is not None and not value.get("deleted"):
+        if re.fullmatch(f"{prefix}[A-Za-z0-9]+", str(value["id"])) is None:
+            problems.append(f"the id {value['id']!r} of a {value['object']}")
+    return problems
 
 
 def check_event(specification: Specification, name: str, data: Any) -> list[str]:

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from ci_tools.errors import BackendError, ConfigurationError, InvalidPathError
+from ci_tools.errors import BackendError, ConfigurationError, InvalidPathError, KernelStartError
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
 from ci_tools.settings import Settings
 from ci_tools_jupyter import JupyterBackend
@@ -100,6 +101,29 @@ async def test_a_gateway_says_what_another_language_lacks(
         await backend.stop_kernel(ref)
 
     assert outcome.text() == "hello\n"
+
+
+async def test_variables_of_a_session_reach_python_kernels_elsewhere_and_no_others(
+    tmp_path: Path, old_gateway: ServerProcess, stock_server: ServerProcess
+) -> None:
+    backend = JupyterBackend(
+        state_dir=tmp_path,
+        remotes={"stock": stock_server.to_profile(), "gateway": old_gateway.to_profile()},
+    )
+    seen = []
+    async with backend.open():
+        for server in ("stock", "gateway"):
+            wanted = replace(request(server, "python3"), environment={"TOKEN": 'it\'s\n"one"'})
+            ref = await backend.start_kernel(wanted)
+            async with backend.connect(ref) as kernel:
+                seen.append((await run(kernel, "import os; os.environ['TOKEN']")).result)
+            await backend.stop_kernel(ref)
+        with pytest.raises(KernelStartError, match="variables"):
+            await backend.start_kernel(
+                replace(request("gateway", "bash"), environment={"TOKEN": "x"})
+            )
+
+    assert seen == [repr('it\'s\n"one"')] * 2
 
 
 async def test_a_gateway_with_only_the_older_protocol_works(

@@ -1,6 +1,7 @@
 """Every setting of the service, read once from `CI_TOOLS_…` variables and a TOML file."""
 
 import difflib
+import json
 import os
 import sys
 import tomllib
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -400,9 +404,10 @@ class Settings(BaseSettings):
                 continue
             if name.lower() not in known:
                 raise _unknown(f"variable {variable}", name.lower(), known, _PREFIX)
+        variables = _Variables(settings_cls)
         file = os.environ.get(_PREFIX + "CONFIG")
         if not file:
-            return init_settings, env_settings
+            return init_settings, variables
         try:
             with Path(file).open("rb") as opened:
                 keys = tomllib.load(opened)
@@ -414,7 +419,30 @@ class Settings(BaseSettings):
             if key not in known:
                 raise _unknown(f"key {key!r} in {file}", key, known, "")
         toml = TomlConfigSettingsSource(settings_cls, toml_file=file)
-        return init_settings, env_settings, toml
+        return init_settings, variables, toml
+
+
+class _Variables(EnvSettingsSource):
+    """The `CI_TOOLS_…` variables; one that should be JSON and is not is named."""
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            return super().__call__()
+        except SettingsError as error:
+            # Ours is a ValueError, which the library wraps in words that name no variable.
+            if isinstance(error.__cause__, ConfigurationError):
+                raise error.__cause__ from None
+            raise
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except json.JSONDecodeError as error:
+            # Not the value: it may hold a key or a token.
+            raise ConfigurationError(
+                f"The variable {_PREFIX}{field_name.upper()} must be JSON, and is not: {error}. "
+                "docs/configuration.md has an example."
+            ) from error
 
 
 def to_secrets(values: Iterable[str]) -> tuple[str, ...]:

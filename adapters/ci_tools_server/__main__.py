@@ -45,9 +45,11 @@ def _explain(error: Exception) -> str:
 
 
 def _explain_setting(problem: "ErrorDetails") -> str:
-    name = "_".join(str(part) for part in problem["loc"]).upper()
+    name, *keys = [str(part) for part in problem["loc"]] or [""]
+    where = f"CI_TOOLS_{name.upper()}" if name else "values"
+    inside = f", {' → '.join(keys)}" if keys else ""
     # Never the value: it may be a token.
-    return f"ci-tools: setting {f'CI_TOOLS_{name}' if name else 'values'}: {problem['msg']}"
+    return f"ci-tools: setting {where}{inside}: {problem['msg']}"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,16 @@ def test_jupyter_servers_can_be_given_as_json(monkeypatch: pytest.MonkeyPatch) -
     assert "'t'" not in repr(profile)
 
 
+def test_variable_that_should_be_json_is_named_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CI_TOOLS_MODELS", "openai:gpt-5")
+
+    with pytest.raises(ConfigurationError, match="CI_TOOLS_MODELS must be JSON") as refused:
+        Settings()
+    assert "gpt-5" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "hint"),
     [("CI_TOOLS_STEP_TIMOUT", "CI_TOOLS_STEP_TIMEOUT"), ("CI_TOOLS_XYZZY", "CI_TOOLS_XYZZY")],

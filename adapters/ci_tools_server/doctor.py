@@ -221,7 +221,23 @@ async def _look_at_stores(service: SessionService, findings: list[Finding]) -> N
     database = "SQLite in the state directory" if settings.database_url is None else "as configured"
     store = "the state directory" if settings.object_store_url is None else "as configured"
     findings.append(Finding(state="ok", subject="database", text=f"answers ({database})"))
-    findings.append(Finding(state="ok", subject="object store", text=f"opened ({store})"))
+    with _as_failure(
+        findings,
+        "object store",
+        "Check CI_TOOLS_OBJECT_STORE_URL, CI_TOOLS_OBJECT_STORE_OPTIONS and the bucket's rights.",
+    ):
+        # A store opens without a word to its server: only a file tells whether it works.
+        file_id = (await service.uploads.add("doctor.txt", b"")).id
+        assert file_id is not None  # every kept file has one
+        try:
+            async with service.uploads.open(file_id) as chunks:
+                async for _ in chunks:
+                    pass
+        finally:
+            with anyio.CancelScope(shield=True):
+                await service.uploads.delete(file_id)
+        text = f"keeps and returns a file ({store})"
+        findings.append(Finding(state="ok", subject="object store", text=text))
 
 
 async def _look_at_servers(

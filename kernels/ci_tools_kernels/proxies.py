@@ -43,7 +43,10 @@ class _Proxy:
             [sys.executable, "-P", "-m", PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+            env={
+                **{name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ},
+                "HOME": str(folder.parent),  # proxy.py makes a folder there; some users have none
+            },
             cwd="/",
             start_new_session=True,
         )

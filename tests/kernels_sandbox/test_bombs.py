@@ -56,7 +56,8 @@ while True:
 
 BOMBS = {
     "fork": Bomb(
-        code="import os, time\n"
+        code="import os, time, warnings\n"
+        "warnings.simplefilter('ignore')\n"
         "said = False\n"
         "while True:\n"
         "    try:\n"

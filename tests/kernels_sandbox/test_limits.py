@@ -13,7 +13,8 @@ from ci_tools_kernels.cgroups import find_controls
 from tests.kernels_sandbox.rig import Session, is_root, open_session
 
 FORK_BOMB = """
-import os, time
+import os, time, warnings
+warnings.simplefilter("ignore")  # since Python 3.12, of forks
 children = 0
 try:
     while children < 2000:
@@ -48,7 +49,8 @@ async def test_too_much_memory_is_a_memory_error(small: Session) -> None:
 )
 async def test_memory_is_limited_for_all_processes_together(small: Session) -> None:
     result = await small.run(
-        "import os, time\n"
+        "import os, time, warnings\n"
+        "warnings.simplefilter('ignore')\n"
         "for _ in range(5):\n"
         "    if os.fork() == 0:\n"
         "        x = bytearray(300 << 20)\n"

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from ci_tools_kernels import Policy, probe, write_kernelspec
@@ -276,7 +277,11 @@ async def test_proxy_that_was_killed_is_replaced_for_running_sessions(
 ) -> None:
     ask = f"import urllib.request\nprint(urllib.request.urlopen('http://{INNER}:{site}/').status)"
     proxies = find_host().proxies
-    os.kill(proxies.find_process(listed.provisioner.policy.hosts), signal.SIGKILL)
+    hosts = listed.provisioner.policy.hosts
+    os.kill(proxies.find_process(hosts), signal.SIGKILL)
+    with anyio.fail_after(START_TIMEOUT):
+        while proxies.find_process(hosts):  # it takes a moment to be gone
+            await anyio.sleep(0.01)
     specs = tmp_path / "specs"
     async with open_session(specs, tmp_path / "another", name="listed") as another:
         in_new = await another.run(ask)

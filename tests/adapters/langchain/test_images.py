@@ -54,7 +54,7 @@ def test_models_of_the_real_packages_get_what_their_interfaces_take() -> None:
     completions = ChatOpenAI(model="gpt-4o", api_key=key)
     responses = ChatOpenAI(model="gpt-5", api_key=key, use_responses_api=True)
     unknown = ChatOpenAI(model="qwen", base_url="http://127.0.0.1:1/v1", api_key=key)
-    claude = ChatAnthropic(model_name="claude-sonnet-4-5", api_key=key, timeout=1, stop=None)
+    claude = ChatAnthropic(model_name="claude-fable-5", api_key=key, timeout=1, stop=None)
 
     placements = [
         find_placement("auto", model) for model in (completions, responses, unknown, claude)

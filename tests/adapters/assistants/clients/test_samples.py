@@ -8,12 +8,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import OpenAI
 
 from tests.adapters.assistants.clients.environments import ROOT, Environment, node, old_python
 from tests.adapters.assistants.clients.scripts import run_script
-from tests.adapters.assistants.clients.serving import Served, served_api
+from tests.adapters.assistants.clients.serving import KEY, Served, served_api
+from tests.adapters.assistants.clients.sums import Handler, assert_equal_to_stored
 
 EXAMPLES = ROOT / "examples" / "assistants"
 
@@ -61,6 +64,37 @@ def test_a_printed_sample_runs(served: Served, folder: Path, name: str) -> None:
 
     CHECKS[file.partition(".")[0]](out, folder)
     assert "\n".join(served.watch.problems) == ""
+
+
+@pytest.mark.filterwarnings(
+    "ignore:deprecated:DeprecationWarning",
+    "ignore:The Assistants API is deprecated:DeprecationWarning",
+)
+@pytest.mark.parametrize("text", ["Draw a graph", "Shuffle the rows"])
+def test_deltas_of_real_code_add_up_to_what_is_stored(served: Served, text: str) -> None:
+    code: Any = {"type": "code_interpreter"}
+    handler = Handler()
+    with OpenAI(base_url=served.url, api_key=KEY, _strict_response_validation=True) as client:
+        file = client.files.create(file=EXAMPLES / "mydata.csv", purpose="assistants")
+        attachments: Any = [{"file_id": file.id, "tools": [code]}]
+        assistant = client.beta.assistants.create(model="gpt-4o", tools=[code])
+        thread = client.beta.threads.create(
+            messages=[{"role": "user", "content": text, "attachments": attachments}]
+        )
+
+        with client.beta.threads.runs.stream(
+            thread_id=thread.id, assistant_id=assistant.id, event_handler=handler
+        ) as stream:
+            stream.until_done()
+            run = stream.get_final_run()
+
+        assert run.status == "completed", run.last_error
+        assert_equal_to_stored(client, handler.sums, thread.id, run.id)
+        [message] = client.beta.threads.messages.list(thread.id, run_id=run.id).data
+    kinds = [part.type for part in message.content]
+    assert kinds == (["image_file", "text"] if text == "Draw a graph" else ["text"])
+    assert text == "Draw a graph" or message.attachments
+    assert served.watch.problems == []
 
 
 def check_math_tutor(out: str, folder: Path) -> None:

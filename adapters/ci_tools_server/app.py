@@ -124,7 +124,8 @@ class _App:
         self._api: Api | None = None
         self._verifier = PrincipalVerifier(self._find_principal, run_secret=run_secret)
         self._assistants = load_assistants(
-            None if settings.auth == "none" else self._verifier.find_principal
+            None if settings.auth == "none" else self._verifier.find_principal,
+            has_models=bool(settings.models),
         )
         self._server = create_server(
             self._opened_service,

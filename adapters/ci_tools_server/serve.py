@@ -85,7 +85,8 @@ async def _make_first_token(service: SessionService) -> None:
     # Not a log line: logs are kept, and this must not be.
     sys.stderr.write(
         f"Token of the principal 'local', shown only now: {secret}\n"
-        "Send it as `Authorization: Bearer …`; more by `ci-tools token create`.\n"
+        "Send it to MCP at /mcp as `Authorization: Bearer …`, and to the Assistants API at /v1 as "
+        "the API key; more by `ci-tools token create --principal NAME`.\n"
     )
     sys.stderr.flush()
 

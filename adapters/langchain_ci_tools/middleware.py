@@ -272,9 +272,12 @@ def _tell(messages: Sequence[AnyMessage], note: str) -> list[AnyMessage]:
     for index in range(len(told) - 1, -1, -1):
         message = told[index]
         if isinstance(message, HumanMessage):
-            content = message.content
-            blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            note_block = {"type": "text", "text": f"[{note}]"}
-            told[index] = message.model_copy(update={"content": [*blocks, note_block]})
+            content = [message.content] if isinstance(message.content, str) else message.content
+            # Some packages take a mere text as the only content, but not among blocks.
+            blocks = [
+                {"type": "text", "text": item} if isinstance(item, str) else item
+                for item in (*content, f"[{note}]")
+            ]
+            told[index] = message.model_copy(update={"content": blocks})
             break
     return told

@@ -219,6 +219,9 @@ def _is_inside(path: str) -> bool:
 
 
 def _to_error(error: CIToolsError) -> str:
-    if isinstance(error, InvalidPathError):
-        return "invalid_path"
-    return "file_not_found" if isinstance(error, NotFoundError) else explain(error)
+    """Return what deepagents calls an error; raise one that a new session can mend."""
+    if isinstance(error, NotFoundError):
+        if error.kind == "session":
+            raise error
+        return "file_not_found"
+    return "invalid_path" if isinstance(error, InvalidPathError) else explain(error)

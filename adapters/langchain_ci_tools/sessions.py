@@ -19,6 +19,9 @@ KEY = "code_interpreter_thread"
 _PATIENCE = 300.0
 """Seconds that a call waits while the service has too much to do."""
 
+_KNOWN = 10_000
+"""Threads whose sessions are remembered; others are asked for again."""
+
 _NAME = "thread:"
 """How the names of sessions that belong to a thread begin."""
 
@@ -74,7 +77,7 @@ class Sessions:
             async with lock:
                 if name not in self._ids:
                     session = await patiently(lambda: service.find_or_create_session(name))
-                    self._ids[name] = session.id
+                    self._remember(name, session.id)
             self._locks.pop(name, None)
         return self._ids[name]
 
@@ -93,6 +96,11 @@ class Sessions:
                 del self._ids[name]
             fresh = await self.find(service, where)
             return await patiently(lambda: function(Found(id=fresh, is_new=True)))
+
+    def _remember(self, name: str, session_id: str) -> None:
+        self._ids[name] = session_id
+        if len(self._ids) > _KNOWN:
+            del self._ids[next(iter(self._ids))]
 
 
 async def patiently(function: Callable[[], Awaitable[T]]) -> T:

@@ -1,7 +1,8 @@
 """An agent that analyses a file: `python agent.py openai:gpt-5 data.csv "What is in it?"`.
 
-The model is any that LangChain knows; its package and its key must be there. With CI_TOOLS_URL and
-CI_TOOLS_TOKEN the code runs on a shared `ci-tools serve`, or else here in a sandbox.
+The model is any that LangChain knows; its package and its key must be there. With
+CODE_INTERPRETER_URL and CI_TOOLS_TOKEN the code runs on a shared `ci-tools serve`, or else here in
+a sandbox.
 """
 
 import base64
@@ -19,7 +20,7 @@ from langchain_ci_tools import CodeInterpreterMiddleware, CodeInterpreterToolkit
 
 
 def open_toolkit() -> CodeInterpreterToolkit:
-    if url := os.environ.get("CI_TOOLS_URL"):
+    if url := os.environ.get("CODE_INTERPRETER_URL"):
         return CodeInterpreterToolkit.connect(url, os.environ["CI_TOOLS_TOKEN"])
     return CodeInterpreterToolkit.local()
 
@@ -61,4 +62,6 @@ async def main(model: str, path: Path, question: str) -> None:
                 print(f"saved {saved}, {file.size:,} bytes")
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 anyio.run(main, sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -81,7 +81,7 @@ def _network_of(body: ContainerBody, call: Call) -> str | None:
                     raise invalid_value(
                         "network_policy.allowed_domains",
                         f"'{clip(domain)}' is not among the hosts that the operator of this "
-                        "service allows (kernel_network_hosts).",
+                        "service allows (CI_TOOLS_KERNEL_NETWORK_HOSTS).",
                     )
             return "allowlist"
 
@@ -94,8 +94,8 @@ def _check(body: ContainerBody, call: Call) -> None:
     if body.memory_limit and int(body.memory_limit.removesuffix("g")) * _GIGABYTE > memory:
         raise invalid_value(
             "memory_limit",
-            f"Sessions of this service have {memory} bytes of memory; its operator can change "
-            "that (kernel_memory).",
+            f"Sessions of this service have {memory} bytes of memory: its operator can set "
+            "CI_TOOLS_KERNEL_MEMORY.",
         )
 
 

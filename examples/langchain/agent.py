@@ -10,10 +10,12 @@ import mimetypes
 import os
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 from langchain.agents import create_agent
 from langchain.chat_models import init_chat_model
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_ci_tools import CodeInterpreterMiddleware, CodeInterpreterToolkit
@@ -35,7 +37,8 @@ def attach(path: Path) -> dict[str, object]:
 
 
 async def main(model: str, path: Path, question: str) -> None:
-    config = {"configurable": {"thread_id": "example"}}
+    # A thread has its session until that expires: another conversation is another thread.
+    config: RunnableConfig = {"configurable": {"thread_id": str(uuid4())}}
     content = [{"type": "text", "text": question}, attach(path)]
     async with open_toolkit() as toolkit:
         agent = create_agent(

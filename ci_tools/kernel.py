@@ -169,6 +169,8 @@ class WorkspaceRequest:
 
     session_id: str
     server: str
+    kernelspec: str = ""
+    """That of the session: a kernel that is started for the folder has no other rights than its."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -476,9 +476,7 @@ class LiveSession:
         assert session.kernel is not None
         backend = self._engine.backend
         if self._workspace is None:
-            self._workspace = await backend.open_workspace(
-                WorkspaceRequest(session_id=session.id, server=session.server)
-            )
+            self._workspace = await backend.open_workspace(to_workspace_request(session))
         connection = AsyncExitStack()
         self._kernel = await connection.enter_async_context(backend.connect(session.kernel))
         self._connection = connection
@@ -526,9 +524,7 @@ class LiveSession:
             await backend.stop_kernel(ref)
             await self._stored()
         except NotFoundError:  # its folder was made again for the kernel
-            await backend.remove_workspace(
-                WorkspaceRequest(session_id=session.id, server=session.server)
-            )
+            await backend.remove_workspace(to_workspace_request(session))
         except CIToolsError as error:
             logger.warning("session %s: a kernel was left behind: %s", session.id, error)
 
@@ -611,6 +607,15 @@ def get_live(engine: Engine, session: Session) -> LiveSession:
         engine.live[session.id] = live
         engine.tasks.start_soon(live.run)
     return live
+
+
+def to_workspace_request(session: Session) -> WorkspaceRequest:
+    """Return the request for a session's folder."""
+    return WorkspaceRequest(
+        session_id=session.id,
+        server=session.server,
+        kernelspec=session.kernel.kernelspec if session.kernel else session.kernelspec,
+    )
 
 
 async def find_environment(engine: Engine, session: Session) -> dict[str, str]:

@@ -186,7 +186,7 @@ class JupyterBackend:
         return ContentsWorkspace(
             remote,
             request.session_id,
-            open_kernel=partial(self._reach_files, remote, request.session_id),
+            open_kernel=partial(self._reach_files, remote, request),
         )
 
     async def remove_workspace(self, request: WorkspaceRequest) -> None:
@@ -202,14 +202,15 @@ class JupyterBackend:
             await anyio.to_thread.run_sync(_remove_folder, folder)
             return
         remote = self._to_remote(request.server)
+        remote.mounted.discard(request.session_id)
         place = remote.to_folder(request.session_id)
         if not await remote.server.has_contents():
-            await self._remove_by_kernel(remote, request.session_id)
+            await self._remove_by_kernel(remote, request)
             return
         if await find_model(remote.server, place) is None:
             return
         try:
-            await self._remove_by_kernel(remote, request.session_id)
+            await self._remove_by_kernel(remote, request)
         except BackendError as error:
             logger.warning("session %s: no kernel removes its files: %s", request.session_id, error)
         if await find_model(remote.server, place) is None:
@@ -435,7 +436,7 @@ class JupyterBackend:
         remote = self._to_remote(request.server)
         kernelspec: str | None = ref.kernelspec
         if ref.language != "python":
-            kernelspec = await self._find_python(remote)
+            kernelspec = await self._find_python(remote, ref.kernelspec)
         if kernelspec is None:
             raise BackendError(
                 f"{remote.server.address.name} runs no commands: it has neither the server"
@@ -456,20 +457,23 @@ class JupyterBackend:
                 yield events
 
     @asynccontextmanager
-    async def _reach_files(self, remote: RemoteServer, session_id: str) -> AsyncIterator[Workspace]:
+    async def _reach_files(
+        self, remote: RemoteServer, request: WorkspaceRequest
+    ) -> AsyncIterator[Workspace]:
         """Yield the session's folder as a second kernel reaches it: by following no links."""
-        kernelspec = await self._find_python(remote)
+        kernelspec = await self._find_python(remote, request.kernelspec)
         if kernelspec is None:
             raise BackendError(
                 f"Files cannot be changed on {remote.server.address.name}: that needs a Python"
                 " kernel there, because the server itself would follow links that code has made."
             )
-        async with self._second_kernel(remote, session_id, kernelspec) as kernel:
+        async with self._second_kernel(remote, request.session_id, kernelspec) as kernel:
             assert kernel.workspace is not None
             yield kernel.workspace
 
-    async def _remove_by_kernel(self, remote: RemoteServer, session_id: str) -> None:
-        kernelspec = await self._find_python(remote)
+    async def _remove_by_kernel(self, remote: RemoteServer, request: WorkspaceRequest) -> None:
+        session_id = request.session_id
+        kernelspec = await self._find_python(remote, request.kernelspec)
         if kernelspec is None:
             logger.warning("session %s: no Python kernel there removes its files", session_id)
             return
@@ -504,10 +508,22 @@ class JupyterBackend:
             with anyio.move_on_after(CLOSE_GRACE, shield=True), suppress(BackendError):
                 await self.stop_kernel(ref)
 
-    async def _find_python(self, remote: RemoteServer) -> str | None:
-        """Name a kernelspec there for Python, the preferred one if it is."""
+    async def _find_python(self, remote: RemoteServer, kernelspec: str) -> str | None:
+        """Name the kernelspec for a second kernel in the folder of a session with this one.
+
+        A new kernel may run what code has left in its folder (`ipykernel_launcher.py`), and so it
+        must not have more rights than that code had: it is of the same kind, or in a sandbox.
+        """
         specs = await self.list_kernelspecs(remote.name)
-        return next((spec.name for spec in specs if spec.language == "python"), None)
+        wanted = kernelspec or remote.profile.kernelspec
+        own = next((spec for spec in specs if wanted in ("", None, spec.name)), None)
+        if own is not None and own.language == "python":
+            return own.name
+        sandboxed = await remote.server.list_sandboxed()
+        python = [spec.name for spec in specs if spec.language == "python"]
+        if own is None and sandboxed:
+            python = [name for name in python if name in sandboxed]
+        return min(python, key=lambda name: name not in sandboxed, default=None)
 
     def _to_kernelspec(self, request: KernelRequest) -> str:
         remote = self._remotes.get(request.server)

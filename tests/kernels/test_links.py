@@ -148,7 +148,7 @@ async def sandboxed(
         epoch=1,
         environment={"API_KEY": "of this session"},
     )
-    where = WorkspaceRequest(session_id=request.session_id, server="remote")
+    where = WorkspaceRequest(session_id=request.session_id, server="remote", kernelspec=SANDBOXED)
     async with backend.open():
         ref = await backend.start_kernel(request)
         try:
@@ -194,6 +194,24 @@ async def test_a_sandboxed_kernel_elsewhere_is_the_only_way_to_its_files(
             assert (folder / "link").is_symlink()
         assert not os.path.lexists(folder)
     assert_alive(canary)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
+async def test_removing_a_folder_runs_nothing_of_it_outside_of_the_sandbox(
+    tmp_path: Path, kernelspec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(kernelspec))
+    (tmp_path / "root").mkdir()
+    escaped = tmp_path / "escaped"
+    planted = f"open({str(escaped)!r}, 'w').close()\nraise SystemExit"
+    with jupyter_server(tmp_path / "root") as server:
+        async with sandboxed(server, tmp_path / "state") as (kernel, _, where):
+            folder = server.root / "ci-tools" / where.session_id
+            for name in ("ipykernel_launcher", "ipykernel", "random"):
+                await run(kernel, f"open({name + '.py'!r}, 'w').write({planted!r})")
+            assert (folder / "ipykernel_launcher.py").exists()
+        assert not folder.exists()
+    assert not escaped.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")

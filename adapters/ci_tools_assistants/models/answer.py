@@ -1,6 +1,5 @@
 """The chunks of one answer, put together as they come."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -10,6 +9,7 @@ from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks, add
 from langchain_core.messages.tool import ToolCallChunk
 
 from ci_tools.models import new_id
+from ci_tools_assistants.models.arguments import load_object
 from ci_tools_assistants.models.exchange import (
     ArgumentsDelta,
     Call,
@@ -233,10 +233,7 @@ class _OpenCall:
 
 def is_object(arguments: str) -> bool:
     """Return whether arguments are one complete JSON object."""
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
+    return load_object(arguments) is not None
 
 
 def _find_finish(metadata: dict[str, Any]) -> Finish | None:

@@ -1,10 +1,10 @@
 """The code interpreter as a tool of the model, and its code while the model still writes it."""
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from ci_tools_assistants.models.arguments import load_object
 from ci_tools_assistants.models.surrogates import join_halves
 from ci_tools_assistants.objects import Object
 
@@ -57,11 +57,8 @@ def find_code_tool(tools: Sequence[Object]) -> str | None:
 
 def find_code(arguments: str) -> str | None:
     """Return the code in a call's complete arguments, or None if there is none."""
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        return None
-    code = value.get("code") if isinstance(value, dict) else None
+    value = load_object(arguments)
+    code = None if value is None else value.get("code")
     return join_halves(code) if isinstance(code, str) else None
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from ci_tools_assistants.models.arguments import load_object
 from ci_tools_assistants.models.capabilities import Capabilities, Family
 from ci_tools_assistants.models.code_argument import CODE_TOOL, find_code_tool
 from ci_tools_assistants.models.conversation import Conversation, Group, ToolResult
@@ -274,12 +275,11 @@ def _message_of(step: Object) -> str | None:
 
 
 def _to_arguments(text: str) -> dict[str, Any]:
-    try:
-        # Through text once more, for an escape may stand for half a character.
-        value = json.loads(join_halves(json.dumps(json.loads(text), ensure_ascii=False)))
-    except ValueError:
+    value = load_object(text)
+    if value is None:
         return {}
-    return value if isinstance(value, dict) else {}
+    # Through text once more, for an escape may stand for half a character.
+    return load_object(join_halves(json.dumps(value, ensure_ascii=False))) or {}
 
 
 def _to_text(call: Object) -> str:

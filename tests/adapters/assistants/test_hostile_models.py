@@ -1,10 +1,16 @@
 """What a model may be talked into writing must not hold up the service."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from ci_tools.models import new_id
 from ci_tools_assistants import annotations
+from ci_tools_assistants.models.arguments import DEEPEST, load_object
+from ci_tools_assistants.models.code_argument import find_code
+from tests.adapters.assistants.puppet import WEATHER, open_stage
 
 LONG = "a" * 195 + ".csv"
 
@@ -36,3 +42,50 @@ def test_names_are_found_behind_links_that_name_nothing() -> None:
     text = f"sandbox:/mnt/data/ sandbox:/mnt/data/b.csv {link}."
 
     assert [one["text"] for one in annotations.annotate(text, {LONG: "file-1"})] == [link]
+
+
+def nested(depth: int) -> str:
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+def test_arguments_that_go_deep_are_no_arguments() -> None:
+    assert load_object(nested(DEEPEST)) is not None
+    for depth in (DEEPEST + 1, 900, 100_000):
+        assert load_object(nested(depth)) is None
+        assert find_code(nested(depth)) is None
+    assert load_object('{"a": ' + "[" * 5000) is None
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5000])
+async def test_a_thread_can_be_run_after_arguments_that_go_deep(tmp_path: Path, depth: int) -> None:
+    ids = {"thread_id": new_id("thread_"), "assistant_id": new_id("asst_"), "created_at": 1}
+    function = {"name": "weather", "arguments": nested(depth), "output": "1"}
+    call = {"id": "call_1", "type": "function", "function": function}
+    done = {"status": "completed", **ids}
+    run = {"id": new_id("run_"), "object": "thread.run", "model": "m", **done}
+    step = {
+        "id": new_id("step_"),
+        "object": "thread.run.step",
+        "run_id": run["id"],
+        "type": "tool_calls",
+        "step_details": {"type": "tool_calls", "tool_calls": [call]},
+        **done,
+    }
+    text = {"type": "text", "text": {"value": "x", "annotations": []}}
+    message = {
+        "id": new_id("msg_"),
+        "object": "thread.message",
+        "role": "assistant",
+        "content": [text],
+        "run_id": run["id"],
+        **ids,
+    }
+    async with open_stage(tmp_path) as stage:
+        lines = "\n".join(json.dumps(item) for item in (message, run, step))
+        assert (await stage.http.post("/import", content=lines)).status_code == 200
+        assistant = await stage.new_assistant(WEATHER)
+        path = f"/threads/{ids['thread_id']}/runs"
+
+        ended = await stage.ends(await stage.post(path, {"assistant_id": assistant["id"]}))
+
+    assert ended["status"] == "completed"

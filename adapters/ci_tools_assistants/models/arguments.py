@@ -1,0 +1,36 @@
+"""The arguments of a call: text that should be one JSON object."""
+
+import json
+from typing import Any, Final
+
+DEEPEST: Final = 100
+"""Objects and arrays in one another; what goes deeper cannot be sent to every provider again."""
+
+
+def load_object(text: str) -> dict[str, Any] | None:
+    """Return the object that arguments are; None if they are cut off, too deep or no object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and _is_shallow(value) else None
+
+
+def _is_shallow(value: object) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return True
+    return False
+
+
+def _inside(value: object) -> list[object]:
+    match value:
+        case dict():
+            items = list(value.values())
+        case list():
+            items = value
+        case _:
+            return []
+    return [item for item in items if isinstance(item, dict | list)]

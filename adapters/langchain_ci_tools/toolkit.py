@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     # Loaded by `local`, which opens a service: importing it takes longer than all of this.
     from ci_tools import Settings
     from ci_tools.kernel import KernelBackend
-    from langchain_ci_tools.connection import Connection
+    from langchain_ci_tools.connection import Connection, Opener
 
 _TOOLS: tuple[type[SessionTool], ...] = (
     RunCodeTool,
@@ -51,8 +51,8 @@ class CodeInterpreterToolkit(BaseToolkit):
     """Tools that run code in stateful sessions, one for each thread of conversation.
 
     Make one by `local` or `connect`, keep it as long as your program uses it, and close it: it is a
-    context manager, sync and async. Its tools may be used in any number of agents, threads and
-    event loops at once. Nothing starts before the first call.
+    context manager, sync and async. Without either it is a local one. Its tools may be used in any
+    number of agents, threads and event loops at once. Nothing starts before the first call.
     """
 
     images: Images = "auto"
@@ -77,13 +77,9 @@ class CodeInterpreterToolkit(BaseToolkit):
 
         Without settings they are read from `CI_TOOLS_…` variables, as by every other part.
         """
-
-        def opener() -> Any:
-            from ci_tools import open_service  # it loads the service, which is large
-
-            return open_service(settings, backend=backend)
-
-        return cls._open(opener, principal=principal, images=images, model=model)
+        toolkit = cls(images=images, model=model)
+        toolkit._access = _open_local(settings, backend, principal)
+        return toolkit
 
     @classmethod
     def connect(
@@ -99,15 +95,13 @@ class CodeInterpreterToolkit(BaseToolkit):
 
             return open_client(url, token)
 
-        return cls._open(opener, principal=None, images=images, model=model)
-
-    @classmethod
-    def _open(cls, opener: Any, *, principal: str | None, images: Images, model: object) -> Self:
-        from langchain_ci_tools.connection import Connection  # it loads an event loop
-
         toolkit = cls(images=images, model=model)
-        toolkit._access = Access(Connection(opener), principal=principal)
+        toolkit._access = _open_access(opener)
         return toolkit
+
+    def model_post_init(self, context: Any) -> None:
+        """Let a toolkit that is made without a word be a local one."""
+        self._access = _open_local(None, None, None)
 
     def act_as(self, principal: str) -> Self:
         """Return a toolkit for another principal, over the same local service.
@@ -240,6 +234,23 @@ class CodeInterpreterToolkit(BaseToolkit):
         if isinstance(thread, dict):
             thread = find_thread(thread, None)
         return Where(thread=self._access.fallback if thread is None else thread)
+
+
+def _open_local(
+    settings: "Settings | None", backend: "KernelBackend | None", principal: str | None
+) -> Access:
+    def opener() -> Any:
+        from ci_tools import open_service  # it loads the service, which is large
+
+        return open_service(settings, backend=backend)
+
+    return _open_access(opener, principal=principal)
+
+
+def _open_access(opener: "Opener", *, principal: str | None = None) -> Access:
+    from langchain_ci_tools.connection import Connection  # it loads an event loop
+
+    return Access(Connection(opener), principal=principal)
 
 
 async def _get_session(service: SessionAPI, found: Found, put: Put) -> Session:

@@ -217,3 +217,15 @@ def test_principals_share_a_connection_and_nothing_else(local: CodeInterpreterTo
     assert ada.session(config).principal == "ada"
     assert ada.session(config).id != bob.session(config).id
     assert ada.connection is bob.connection
+
+
+def test_toolkit_made_without_a_word_is_a_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_TOOLS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(
+        "ci_tools.runtime.load_backend", lambda settings: FakeBackend(tmp_path / "folders")
+    )
+
+    with CodeInterpreterToolkit() as toolkit:
+        assert toolkit.get_tools("run_code")[0].invoke("1 + 1") == "2"

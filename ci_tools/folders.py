@@ -10,8 +10,8 @@ import anyio
 
 from ci_tools.engine import Engine
 from ci_tools.errors import BackendError, CIToolsError, NotFoundError
-from ci_tools.kernel import Kernel, Workspace
-from ci_tools.live import get_live, to_workspace_request
+from ci_tools.kernel import Kernel, Workspace, WorkspaceRequest
+from ci_tools.live import get_live
 from ci_tools.models import Session
 from ci_tools.workspace import LocalWorkspace
 
@@ -87,7 +87,7 @@ class SessionFolder:
             await place.delete(path)
 
     async def _find(self) -> Workspace | None:
-        return await self.engine.backend.open_workspace(to_workspace_request(self.session))
+        return await self.engine.backend.open_workspace(WorkspaceRequest.of(self.session))
 
     async def _through_kernel(self, function: Callable[[Workspace], Awaitable[T]]) -> T:
         async def call(kernel: Kernel) -> T:

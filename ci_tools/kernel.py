@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from ci_tools.models import CommandEvent, Json, KernelRef, KernelSpec, Output, Variable
+from ci_tools.models import CommandEvent, Json, KernelRef, KernelSpec, Output, Session, Variable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +171,15 @@ class WorkspaceRequest:
     server: str
     kernelspec: str = ""
     """That of the session: a kernel that is started for the folder has no other rights than its."""
+
+    @classmethod
+    def of(cls, session: Session) -> "WorkspaceRequest":
+        """Return the request for a session's folder."""
+        return cls(
+            session_id=session.id,
+            server=session.server,
+            kernelspec=session.kernel.kernelspec if session.kernel else session.kernelspec,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -476,7 +476,7 @@ class LiveSession:
         assert session.kernel is not None
         backend = self._engine.backend
         if self._workspace is None:
-            self._workspace = await backend.open_workspace(to_workspace_request(session))
+            self._workspace = await backend.open_workspace(WorkspaceRequest.of(session))
         connection = AsyncExitStack()
         self._kernel = await connection.enter_async_context(backend.connect(session.kernel))
         self._connection = connection
@@ -524,7 +524,7 @@ class LiveSession:
             await backend.stop_kernel(ref)
             await self._stored()
         except NotFoundError:  # its folder was made again for the kernel
-            await backend.remove_workspace(to_workspace_request(session))
+            await backend.remove_workspace(WorkspaceRequest.of(session))
         except CIToolsError as error:
             logger.warning("session %s: a kernel was left behind: %s", session.id, error)
 
@@ -607,15 +607,6 @@ def get_live(engine: Engine, session: Session) -> LiveSession:
         engine.live[session.id] = live
         engine.tasks.start_soon(live.run)
     return live
-
-
-def to_workspace_request(session: Session) -> WorkspaceRequest:
-    """Return the request for a session's folder."""
-    return WorkspaceRequest(
-        session_id=session.id,
-        server=session.server,
-        kernelspec=session.kernel.kernelspec if session.kernel else session.kernelspec,
-    )
 
 
 async def find_environment(engine: Engine, session: Session) -> dict[str, str]:

@@ -10,7 +10,7 @@ import anyio
 
 from ci_tools.engine import Engine
 from ci_tools.errors import BackendError, CIToolsError, KernelLostError, NotFoundError
-from ci_tools.live import to_workspace_request
+from ci_tools.kernel import WorkspaceRequest
 from ci_tools.models import RunStep, Session, StepError, StepStatus, StreamOutput
 from ci_tools.outputs import read_spool
 
@@ -170,7 +170,7 @@ async def delete_session(engine: Engine, session: Session) -> None:
     try:
         if session.kernel is not None:
             await engine.backend.stop_kernel(session.kernel)
-        await engine.backend.remove_workspace(to_workspace_request(session))
+        await engine.backend.remove_workspace(WorkspaceRequest.of(session))
     except BackendError as error:
         # The owner asked for the end of the session; what is left on a server that is away must
         # not keep it.

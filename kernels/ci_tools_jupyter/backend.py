@@ -202,7 +202,6 @@ class JupyterBackend:
             await anyio.to_thread.run_sync(_remove_folder, folder)
             return
         remote = self._to_remote(request.server)
-        remote.mounted.discard(request.session_id)
         place = remote.to_folder(request.session_id)
         if not await remote.server.has_contents():
             await self._remove_by_kernel(remote, request)
@@ -481,6 +480,7 @@ class JupyterBackend:
             assert isinstance(kernel, JupyterKernel)
             if await ask(kernel, REMOVE, timeout=REMOVE_TIMEOUT) is None:
                 logger.warning("session %s: its files were not removed in time", session_id)
+        remote.mounted.discard(session_id)
 
     @asynccontextmanager
     async def _second_kernel(

@@ -7,11 +7,11 @@ bytes of files are not part of it.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from anyio import to_thread
 from sqlalchemy import Connection
@@ -29,6 +29,12 @@ MEDIA_TYPE = "application/jsonl"
 
 IMPORT_LIMIT = 64 * 1024 * 1024
 """Bytes of one import; more comes in several, thread by thread."""
+
+_BATCH = 500
+"""Objects that are stored at once; other requests wait meanwhile."""
+
+Placed: TypeAlias = tuple[Kind, Object, str | None]
+"""An object with its kind and its parent's id."""
 
 _PAGE = 100
 """Objects that are read at once."""
@@ -179,6 +185,16 @@ class Dump:
         ]
         return [(kind, item["id"]) for kind, items in groups for item in items]
 
+    def inside(self, thread_id: str) -> list[Placed]:
+        """Return what is in a thread, parents before what is in them."""
+        found: list[Placed] = [
+            (Kind.MESSAGE, message, thread_id) for message in self.messages.get(thread_id, ())
+        ]
+        for run in self.runs.get(thread_id, ()):
+            found.append((Kind.RUN, run, thread_id))
+            found += [(Kind.STEP, step, run["id"]) for step in self.steps.get(run["id"], ())]
+        return found
+
     def _mentioned(self, thread_id: str) -> Object:
         inside = (*self.messages.get(thread_id, ()), *self.runs.get(thread_id, ()))
         return {
@@ -206,15 +222,19 @@ async def import_dump(call: Call) -> Object:
     await call.records.read(
         partial(_refuse_foreign, ids=dump.ids(), principal=call.principal), bulk=True
     )
-    counts: dict[Kind, int] = defaultdict(int)
-    await call.records.write(
-        partial(_add_missing, principal=call.principal, items=dump.assistants, counts=counts),
-        bulk=True,
-    )
+    counts: Counter[Kind] = Counter()
+
+    async def store(work: Callable[..., Counter[Kind]], **what: object) -> None:
+        counts.update(
+            await call.records.write(partial(work, principal=call.principal, **what), bulk=True)
+        )
+
+    for assistants in _in_batches([(Kind.ASSISTANT, item, None) for item in dump.assistants]):
+        await store(_add_missing, items=assistants)
     for thread in dump.threads.values():
-        work = partial(_add_thread, principal=call.principal, dump=dump, thread=thread)
-        for kind, count in (await call.records.write(work, bulk=True)).items():
-            counts[kind] += count
+        await store(_add_thread, thread=thread, messages=dump.messages.get(thread["id"], ()))
+        for items in _in_batches(dump.inside(thread["id"])):
+            await store(_add_missing, items=items, thread_id=thread["id"])
     return {
         "object": "import",
         "assistants": counts[Kind.ASSISTANT],
@@ -238,32 +258,31 @@ def _refuse_foreign(conn: Connection, ids: Sequence[tuple[Kind, str]], *, princi
             )
 
 
-def _add_missing(
-    conn: Connection, *, principal: str, items: Iterable[Object], counts: dict[Kind, int]
-) -> None:
-    for item in items:
-        if _add(conn, Kind.ASSISTANT, item, principal=principal):
-            counts[Kind.ASSISTANT] += 1
+def _in_batches(items: Sequence[Placed]) -> Iterator[Sequence[Placed]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
 
 
 def _add_thread(
-    conn: Connection, *, principal: str, dump: Dump, thread: Object
-) -> Mapping[Kind, int]:
-    """Store a thread with what is in it; return how many of each kind were new."""
-    counts: dict[Kind, int] = defaultdict(int)
-    thread_id, messages = thread["id"], dump.messages.get(thread["id"], ())
-    if rows.find_own(conn, Kind.THREAD, thread_id, principal=principal) is None:
-        stored, private = attach_files(thread, {}, messages, limit=None)
-        rows.add_row(conn, Kind.THREAD, stored, principal=principal, private=private or None)
-        counts[Kind.THREAD] += 1
-    for message in messages:
-        counts[Kind.MESSAGE] += _add(
-            conn, Kind.MESSAGE, message, principal=principal, parent=thread_id
-        )
-    for run in dump.runs.get(thread_id, ()):
-        counts[Kind.RUN] += _add(conn, Kind.RUN, run, principal=principal, parent=thread_id)
-        for step in dump.steps.get(run["id"], ()):
-            counts[Kind.STEP] += _add(conn, Kind.STEP, step, principal=principal, parent=run["id"])
+    conn: Connection, *, principal: str, thread: Object, messages: Sequence[Object]
+) -> Counter[Kind]:
+    """Store a thread, without what is in it, unless it is there; return how many were new."""
+    if rows.find_own(conn, Kind.THREAD, thread["id"], principal=principal) is not None:
+        return Counter()
+    stored, private = attach_files(thread, {}, messages, limit=None)
+    rows.add_row(conn, Kind.THREAD, stored, principal=principal, private=private or None)
+    return Counter({Kind.THREAD: 1})
+
+
+def _add_missing(
+    conn: Connection, *, principal: str, items: Sequence[Placed], thread_id: str | None = None
+) -> Counter[Kind]:
+    """Store what is not there yet; return how many of each kind were new."""
+    counts: Counter[Kind] = Counter()
+    if thread_id is not None:  # it may have been deleted since the batch before
+        rows.find_row(conn, Kind.THREAD, thread_id, principal=principal, lock=True)
+    for kind, item, parent in items:
+        counts[kind] += _add(conn, kind, item, principal=principal, parent=parent)
     return counts
 
 

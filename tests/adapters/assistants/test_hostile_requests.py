@@ -1,14 +1,17 @@
 """Requests of somebody who means harm: strange headers, foreign ids, races."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import Connection
 
 from ci_tools.models import new_id
-from ci_tools_assistants import uploads
+from ci_tools_assistants import transfer, uploads
 from ci_tools_assistants.context import load_context
+from ci_tools_assistants.objects import Kind
 from tests.adapters.assistants.api import ApiClient
 
 
@@ -83,6 +86,27 @@ async def test_an_upload_that_is_being_completed_cannot_be_cancelled(
     assert done[0]["status"] == "completed"
     content = await client.get(f"/files/{done[0]['file']['id']}/content")
     assert content.content == b"abc"
+
+
+async def test_a_large_import_lets_others_in_between(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, sizes = transfer._add_missing, list[int]()
+
+    def note(conn: Connection, **what: Any) -> Counter[Kind]:
+        sizes.append(len(what["items"]))
+        return add(conn, **what)
+
+    monkeypatch.setattr(transfer, "_BATCH", 2)
+    monkeypatch.setattr(transfer, "_add_missing", note)
+    id = new_id("thread_")
+    messages = [a_message(id) for _ in range(5)]
+
+    await bring(client, a_thread(id), *messages)
+
+    found = await client.fetch(f"/threads/{id}/messages", params={"order": "asc"})
+    assert sizes == [2, 2, 1]
+    assert [one["id"] for one in found["data"]] == [one["id"] for one in messages]
 
 
 async def bring(client: ApiClient, *objects: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 import uvicorn
 
-from ci_tools import ConfigurationError, SessionService, Settings, open_service
+from ci_tools import CIToolsError, ConfigurationError, SessionService, Settings, open_service
 from ci_tools_server.app import create_app, to_base_url
 from ci_tools_server.logs import configure_logs
 from ci_tools_server.origin import is_loopback
@@ -75,7 +75,25 @@ async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces)
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_STOP_GRACE,
         )
-        await _Server(config, settings, run).serve(sockets=[listener])
+        server = _Server(config, settings, run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_warm_up, service, server.listening)
+            await server.serve(sockets=[listener])
+            tasks.cancel_scope.cancel()
+
+
+async def _warm_up(service: SessionService, listening: anyio.Event) -> None:
+    """Start what kernels need before somebody asks for it, but not before clients are answered.
+
+    It may have to build the kernels' environment first, for which the first code would wait.
+    """
+    await listening.wait()
+    try:
+        await service.warm_up()
+    except CIToolsError as error:
+        logger.warning("code cannot run: %s", error)
+    except Exception:  # the outermost handler of this task: all else works
+        logger.exception("code may not run")
 
 
 async def _make_first_token(service: SessionService) -> None:
@@ -113,6 +131,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._settings = settings
         self._run = run
+        self.listening = anyio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -124,6 +143,7 @@ class _Server(uvicorn.Server):
                 self._settings.state_dir,
             )
         logger.info("listening on %s", to_base_url(self._settings, port=_port(self._run)))
+        self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         remove_run_file(self._settings.state_dir, self._run)

@@ -3,14 +3,22 @@
 import os
 from pathlib import Path
 
-from ci_tools import Settings, runtime
+from ci_tools import BackendError, Settings, runtime
 from ci_tools.kernel import KernelBackend
 from ci_tools.testing import FakeBackend
 from ci_tools_server.__main__ import main
 
 
+class ColdBackend(FakeBackend):
+    """Cannot be warmed up, if the test wants it so."""
+
+    async def warm_up(self) -> None:
+        if reason := os.environ.get("FAKE_COLD"):
+            raise BackendError(reason)
+
+
 def load_fake(settings: Settings) -> KernelBackend:
-    return FakeBackend(Path(os.environ["FAKE_FOLDER"]))
+    return ColdBackend(Path(os.environ["FAKE_FOLDER"]))
 
 
 if __name__ == "__main__":

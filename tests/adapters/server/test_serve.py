@@ -43,6 +43,16 @@ async def test_the_first_start_prints_a_token_once_and_it_opens_mcp(tmp_path: Pa
     assert second.token == ""
 
 
+async def test_what_kernels_need_is_started_with_the_service(tmp_path: Path) -> None:
+    async with serving(tmp_path, FAKE_COLD="no sandbox here") as served:
+        told = await served.log.wait_for("no sandbox here")
+        async with httpx2.AsyncClient() as http:
+            answer = await http.get(f"{served.url}/readyz")
+
+    assert "code cannot run" in told
+    assert answer.status_code == 200
+
+
 async def test_tokens_of_other_principals_open_other_sessions(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         _, created, _ = await run(tmp_path, "token", "create", "--principal", "ada")

@@ -205,7 +205,7 @@ def read_page(
         if cursor is not None:
             values[f"{name}_"] = _find_place(conn, kind, cursor, principal, parent)
     for name, value in query.equals.items():
-        values[f"{name}_"] = value
+        values[f"{name}_"] = value.replace("\0", "\ufffd")  # which not every database takes
     for number, pair in enumerate(query.metadata.items()):
         values[f"pair{number}_"] = _digest(*pair)
     backwards = query.before is not None and query.after is None

@@ -12,6 +12,7 @@ from ci_tools.models import new_id
 from ci_tools_assistants import transfer, uploads
 from ci_tools_assistants.context import load_context
 from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.records import Records
 from tests.adapters.assistants.api import ApiClient
 
 
@@ -38,6 +39,12 @@ async def test_no_number_of_an_answer_is_infinite(client: ApiClient) -> None:
 async def test_an_id_of_any_length_is_unknown(client: ApiClient) -> None:
     for path in ("/files", "/threads", "/assistants"):
         assert (await client.refused("DELETE", f"{path}/{'a' * 50_000}"))[0] == 404
+
+
+async def test_no_object_has_a_purpose_with_a_null_character(records: Records) -> None:
+    page = await records.page(Kind.FILE, principal="ada", purpose="\0")
+
+    assert page.data == []
 
 
 async def test_an_imported_message_does_not_bring_the_steps_of_a_foreign_run(

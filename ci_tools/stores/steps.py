@@ -167,11 +167,9 @@ def admit_step(conn: Connection, step: RunStep, *, lease: str, limit: int) -> Ad
     }
     try:
         conn.execute(_INSERT, values)
-    except IntegrityError as error:
-        # Its caller made the id, and another principal or session has it.
-        raise InvalidArgumentError(
-            f"The step {step.id!r} is another one: make a new id."
-        ) from error
+    except IntegrityError:
+        # Its caller made the id. Nothing is chained: databases quote the record that they refuse.
+        raise InvalidArgumentError("The step's id is another step's: make a new one.") from None
     return Admission(step=step, session=session)
 
 

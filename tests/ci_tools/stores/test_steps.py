@@ -5,7 +5,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from ci_tools.errors import LimitError, NotFoundError, StoreError
+from ci_tools.errors import InvalidArgumentError, LimitError, NotFoundError, StoreError
 from ci_tools.models import (
     ChangedFile,
     DisplayOutput,
@@ -332,12 +332,25 @@ async def test_steps_admitted_at_once_run_one_at_a_time(
 
 
 async def test_a_store_that_refuses_a_record_says_so_without_quoting_it(
+    store: RecordStore, session: Session
+) -> None:
+    again = replace(session, name="their secret")
+
+    with pytest.raises(StoreError) as raised:
+        await store.add_session(again, limit=9)
+
+    logged = "".join(traceback.format_exception(raised.value))
+    assert "their secret" not in logged
+    assert session.id not in logged
+
+
+async def test_the_id_of_a_step_is_taken_once(
     store: RecordStore, session: Session, new_step: NewStep
 ) -> None:
     step = replace(new_step(session), code="their secret")
     await store.admit_step(step, lease="l", limit=9)
 
-    with pytest.raises(StoreError) as raised:
+    with pytest.raises(InvalidArgumentError) as raised:
         await store.admit_step(step, lease="l", limit=9)
 
     logged = "".join(traceback.format_exception(raised.value))

@@ -244,6 +244,10 @@ class KernelBackend(Protocol):
         """Make the first `start_kernel` fast (start the embedded server); may do nothing."""
         ...
 
+    def preparation(self) -> str | None:
+        """Say what all kernels wait for now, if it takes long, to those who wait; else None."""
+        ...
+
     async def list_kernelspecs(self, server: str) -> Sequence[KernelSpec]:
         """List the kinds of kernel there; the first is the default."""
         ...

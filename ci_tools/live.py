@@ -11,8 +11,8 @@ the interrupt can never hit the next step; a kernel that does not is stopped.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -79,6 +79,9 @@ HASHED_BYTES = 2 << 30
 
 _SIZE_MAX = 2**63 - 1
 """Bytes, the most that a database can store; the sizes of sparse files add up to more."""
+
+_LOOK = 0.5
+"""Seconds between two looks at what a kernel's start waits for."""
 
 _TURN_WAIT_FIRST, _TURN_WAIT_LONGEST = 0.01, 0.5
 """Seconds between two looks at whether another process's step of the session has ended."""
@@ -391,7 +394,8 @@ class LiveSession:
         running.update(replace(turn.step, replays=running.step.replays))
         for attempt in (1, 2):
             try:
-                kernel, session = await self._kernel_of(session)
+                with self._telling(running):
+                    kernel, session = await self._kernel_of(session)
                 return await self._execute(running, kernel, session, attempt)
             except KernelLostError:
                 session = await self._drop_kernel(session, "it had ended")
@@ -399,6 +403,26 @@ class LiveSession:
                 logger.warning("session %s: no kernel: %s", session.id, error)
                 return _failed("start_failed", str(error))
         return _failed("start_failed", "The kernel was lost twice in a row; try again.")
+
+    @contextmanager
+    def _telling(self, running: RunningStep) -> Iterator[None]:
+        """Tell those who look at a step what the start of its kernel waits for."""
+        if self._kernel is not None:
+            yield
+            return
+        scope = anyio.CancelScope()
+        self._engine.tasks.start_soon(self._tell_preparation, running, scope)
+        try:
+            yield
+        finally:
+            scope.cancel()
+
+    async def _tell_preparation(self, running: RunningStep, scope: anyio.CancelScope) -> None:
+        with scope:
+            while not running.done.is_set():
+                await anyio.sleep(_LOOK)
+                doing = self._engine.backend.preparation()
+                running.update(replace(running.step, notices=(doing,) if doing else ()))
 
     async def _execute(
         self, running: RunningStep, kernel: Kernel, session: Session, attempt: int

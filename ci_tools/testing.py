@@ -62,6 +62,9 @@ class FakeBackend:
         self.unavailable = False
         """Set to refuse new kernels, as a server that is away does."""
 
+        self.preparing: str | None = None
+        """What kernels are said to wait for."""
+
     @property
     def alive(self) -> int:
         """How many kernels are running now."""
@@ -93,6 +96,10 @@ class FakeBackend:
 
     async def warm_up(self) -> None:
         """Do nothing."""
+
+    def preparation(self) -> str | None:
+        """Return what a test says that kernels wait for."""
+        return self.preparing
 
     async def list_kernelspecs(self, server: str) -> Sequence[KernelSpec]:
         """List the one kind."""

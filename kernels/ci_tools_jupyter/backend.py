@@ -163,6 +163,10 @@ class JupyterBackend:
         if self.servers()[0] == EMBEDDED:
             await self._embedded.get()
 
+    def preparation(self) -> str | None:
+        """Say that the environment for kernels is being built, while it is."""
+        return self._embedded.preparation
+
     async def list_kernelspecs(self, server: str) -> Sequence[KernelSpec]:
         """List the kinds of kernel there; the first is the default."""
         specs = await (await self._find_server(server)).list_kernelspecs()

@@ -96,6 +96,8 @@ class EmbeddedServer:
         self._server: JupyterServer | None = None
         self._files: _Files | None = None
         self._socket_folder: str | None = None
+        self.preparation: str | None = None
+        """What the first start waits for, while that takes minutes."""
 
     @property
     def id(self) -> str | None:
@@ -133,6 +135,12 @@ class EmbeddedServer:
         async with self._lock:
             await self._stop()
 
+    def _report(self, doing: str) -> None:
+        self.preparation = (
+            "The environment for kernels is being built, which is done once and takes some "
+            f"minutes. Now: {doing}"
+        )
+
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
@@ -143,7 +151,10 @@ class EmbeddedServer:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_stale_records(files.run)
         _check_neighbours(files.run, sandboxed=self._kernels.sandboxed)
-        python = await self._kernels.find_python(self._state_dir)
+        try:
+            python = await self._kernels.find_python(self._state_dir, report=self._report)
+        finally:
+            self.preparation = None
         sockets = self._make_socket_folder(files)
         options: dict[str, Any] = {
             **self._kernels.to_options(python),

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,10 @@ class EmbeddedKernels:
             },
         )
 
-    async def find_python(self, state_dir: Path) -> str:
+    async def find_python(self, state_dir: Path, *, report: Callable[[str], None]) -> str:
         """Return the interpreter of kernels; its environment is built if it is missing.
+
+        `report` is called with what is being done then, which takes minutes.
 
         Raises:
             ConfigurationError: The chosen interpreter does not exist.
@@ -98,7 +100,7 @@ class EmbeddedKernels:
             return str(self.python)
         if not self.sandboxed:
             return sys.executable
-        return await _build_environment(state_dir / "kernel-env", self.requirements)
+        return await _build_environment(state_dir / "kernel-env", self.requirements, report)
 
     def to_options(self, python: str) -> dict[str, Any]:
         """Return what the embedded server's process is told."""
@@ -115,7 +117,9 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser().absolute()
 
 
-async def _build_environment(folder: Path, requirements: Path | None) -> str:
+async def _build_environment(
+    folder: Path, requirements: Path | None, report: Callable[[str], None]
+) -> str:
     command = [sys.executable, "-P", "-m", BUILDER, str(folder)]
     if requirements is not None:
         command.append(str(requirements))
@@ -131,9 +135,10 @@ async def _build_environment(folder: Path, requirements: Path | None) -> str:
             with suppress(anyio.IncompleteRead, anyio.EndOfStream):
                 while True:
                     line = await lines.receive_until(b"\n", _LINE_LIMIT)
-                    if last:
-                        logger.info("environment for kernels: %s", last)
                     last = line.decode(errors="replace").strip() or last
+                    if not os.path.isabs(last):  # the interpreter
+                        logger.info("environment for kernels: %s", last)
+                        report(last)
             status = await process.wait()
         except BaseException:
             _end(process)

@@ -304,6 +304,28 @@ class _SlowStart(FakeBackend):
         return await super().start_kernel(request)
 
 
+async def test_step_says_what_its_kernel_waits_for_while_it_waits(
+    settings: Settings, tmp_path: Path
+) -> None:
+    backend = _SlowStart(tmp_path / "folders")
+    backend.preparing = "The environment is being built."
+    async with open_service(settings, backend=backend) as service:
+        session = await service.create_session()
+        step = await service.submit_code(session.id, "print('done')")
+
+        with anyio.fail_after(10):
+            while step.notices != ("The environment is being built.",):
+                await anyio.sleep(0.02)
+                step = await service.get_run_step(step.id)
+        backend.preparing = None
+        backend.go_on.set()
+        with anyio.fail_after(10):
+            finished = await service.wait_run_step(step.id)
+
+    assert finished.status is StepStatus.COMPLETED
+    assert finished.notices == ()
+
+
 async def test_kernel_that_starts_while_its_session_is_closed_is_stopped(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -146,16 +146,18 @@ async def test_an_environment_that_was_built_is_used(tmp_path: Path) -> None:
     python.touch()
     python.parents[1].joinpath("ci-tools-kernel-environment.json").write_text("{}")
 
-    found = await EmbeddedKernels(isolation="auto").find_python(tmp_path)
+    said: list[str] = []
+    found = await EmbeddedKernels(isolation="auto").find_python(tmp_path, report=said.append)
 
     assert found == str(python)
+    assert said == []
 
 
 async def test_an_environment_that_cannot_be_built_is_said_with_the_reason(tmp_path: Path) -> None:
     kernels = EmbeddedKernels(isolation="auto", requirements=tmp_path / "none.txt")
 
     with pytest.raises(ServerUnavailableError, match=r"none\.txt.*CI_TOOLS_KERNEL_PYTHON"):
-        await kernels.find_python(tmp_path)
+        await kernels.find_python(tmp_path, report=lambda _: None)
 
 
 async def test_services_with_and_without_a_sandbox_do_not_share_sessions(

@@ -75,7 +75,7 @@ class BlobStore:
         )
 
         async def write(chunk: bytes) -> None:
-            with _store_errors(key):
+            with _write_errors(key):
                 await writer.write(chunk)
 
         await writer.__aenter__()
@@ -86,13 +86,13 @@ class BlobStore:
             with suppress(BaseError), anyio.move_on_after(_CLEAN_UP, shield=True):
                 await writer.__aexit__(type(exc), exc, exc.__traceback__)
             raise
-        with _store_errors(key), anyio.fail_after(_FINISH, shield=True):
+        with _write_errors(key), anyio.fail_after(_FINISH, shield=True):
             await writer.__aexit__(None, None, None)
 
     async def put_bytes(self, content: bytes, *, principal: str) -> str:
         """Store a few bytes and return their key."""
         key = _new_key(principal)
-        with _store_errors(key):
+        with _write_errors(key):
             await obstore.put_async(
                 self._store, key, content, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
             )
@@ -106,7 +106,7 @@ class BlobStore:
         key = _new_key(principal)
         if self._folder is not None and await to_thread.run_sync(_link, source, self._folder / key):
             return key
-        with _store_errors(key):
+        with _write_errors(key):
             await obstore.put_async(
                 self._store, key, source, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
             )
@@ -235,6 +235,19 @@ def _new_key(principal: str) -> str:
     owner = hashlib.sha256(principal.encode()).hexdigest()[:32]
     name = secrets.token_hex(16)
     return f"{owner}/{name[:2]}/{name}"
+
+
+@contextmanager
+def _write_errors(key: str) -> Iterator[None]:
+    """The same for what makes an object: there nothing can be missing but the place itself."""
+    try:
+        with _store_errors(key):
+            yield
+    except NotFoundError as exc:
+        raise StoreError(
+            "The object store has no such bucket or folder: make it, or check "
+            "CI_TOOLS_OBJECT_STORE_URL."
+        ) from exc
 
 
 @contextmanager

@@ -206,10 +206,12 @@ class _Process:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         requests_read, requests_write = os.pipe()
         replies_read, replies_write = os.pipe()
-        # The child's ends must be exactly 3 and 4; a tiny shell-free way is to let it dup them.
+        # The child's ends must be exactly 3 and 4; it moves them there by way of numbers that are
+        # free, as one of the two may have the number that the other is to get.
         script = (
-            "import os,sys,runpy;a,b=int(sys.argv[1]),int(sys.argv[2]);"
-            "a,b=os.dup2(a,a+100),os.dup2(b,b+100);os.dup2(a,3);os.dup2(b,4);"
+            "import os,sys,runpy;from fcntl import fcntl,F_DUPFD;"
+            "ends=[fcntl(int(end),F_DUPFD,5) for end in sys.argv[1:3]];"
+            "os.dup2(ends[0],3);os.dup2(ends[1],4);[os.close(end) for end in ends];"
             "sys.argv=sys.argv[3:];runpy.run_path(sys.argv[0],run_name='__main__')"
         )
         self._child = subprocess.Popen(

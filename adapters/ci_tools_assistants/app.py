@@ -18,19 +18,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ci_tools import CIToolsError, ServiceClosedError, SessionService, Settings
-from ci_tools_assistants.auth import Authenticator, FindPrincipal
-from ci_tools_assistants.engine import RunEngine, open_runs
 from ci_tools_assistants.errors import ApiError, of_status, to_api_error
-from ci_tools_assistants.file_upkeep import open_upkeep
-from ci_tools_assistants.interpreter import Interpreter
-from ci_tools_assistants.models import ModelRegistry, open_registry
-from ci_tools_assistants.objects import Object
-from ci_tools_assistants.openapi import describe
-from ci_tools_assistants.operations import all_operations
-from ci_tools_assistants.records import Records, open_records
-from ci_tools_assistants.requests import VALUES_LIMIT, parse_json, read_content, validate
-from ci_tools_assistants.retries import RepeatedResponse, Retries, remember
-from ci_tools_assistants.routing import (
+from ci_tools_assistants.files.upkeep import open_upkeep
+from ci_tools_assistants.http.auth import Authenticator, FindPrincipal
+from ci_tools_assistants.http.openapi import describe
+from ci_tools_assistants.http.requests import VALUES_LIMIT, parse_json, read_content, validate
+from ci_tools_assistants.http.retries import RepeatedResponse, Retries, remember
+from ci_tools_assistants.http.routing import (
     Call,
     JsonResponse,
     Operation,
@@ -39,6 +33,12 @@ from ci_tools_assistants.routing import (
     new_request_id,
     version_of,
 )
+from ci_tools_assistants.models import ModelRegistry, open_registry
+from ci_tools_assistants.objects import Object
+from ci_tools_assistants.operations import all_operations
+from ci_tools_assistants.runs.engine import RunEngine, open_runs
+from ci_tools_assistants.runs.interpreter import Interpreter
+from ci_tools_assistants.storage.records import Records, open_records
 from ci_tools_assistants.versions import from_v1
 
 logger = logging.getLogger(__name__)

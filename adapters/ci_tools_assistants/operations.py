@@ -2,20 +2,15 @@
 
 from collections.abc import Sequence
 
-from ci_tools_assistants import (
-    assistants,
-    containers,
-    files,
-    messages,
-    runs,
-    steps,
-    threads,
-    transfer,
-    uploads,
-    vector_stores,
-)
+from ci_tools_assistants import containers
+from ci_tools_assistants.conversations import assistants, messages, threads
+from ci_tools_assistants.files import endpoints as files
+from ci_tools_assistants.files import uploads, vector_stores
+from ci_tools_assistants.http.routing import Operation
 from ci_tools_assistants.models import routes as models
-from ci_tools_assistants.routing import Operation
+from ci_tools_assistants.runs import endpoints as runs
+from ci_tools_assistants.runs import steps
+from ci_tools_assistants.transfer import endpoints as transfer
 
 
 def all_operations() -> Sequence[Operation]:

@@ -8,7 +8,7 @@ images by URL nor the state `incomplete`. A file that version 1 attaches is for 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
-from ci_tools_assistants.attachments import code_file_ids
+from ci_tools_assistants.conversations.attachments import code_file_ids
 from ci_tools_assistants.errors import array_too_long, invalid_value
 from ci_tools_assistants.objects import Object
 

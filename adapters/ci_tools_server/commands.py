@@ -212,7 +212,7 @@ def erase_principal(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Erase all sessions, files, steps and tokens of a principal."""
-    from ci_tools_assistants.records import open_records
+    from ci_tools_assistants.storage.records import open_records
 
     if not yes:
         typer.confirm(f"Erase all sessions, files, steps and tokens of {name!r}?", abort=True)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ci_tools import SessionService
-from ci_tools_assistants import usage
-from ci_tools_assistants.records import open_records
+from ci_tools_assistants.runs import usage
+from ci_tools_assistants.storage.records import open_records
 
 
 async def measure(

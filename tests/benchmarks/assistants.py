@@ -17,7 +17,7 @@ import anyio
 from ci_tools import LOCAL
 from ci_tools.models import new_id
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.records import Write, open_records
+from ci_tools_assistants.storage.records import Write, open_records
 from tests.benchmarks.instant_model import BEAT, CODE, TEXTS
 from tests.benchmarks.measure import Row, interleave, timed, to_row
 from tests.benchmarks.ours import (

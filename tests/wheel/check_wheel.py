@@ -33,9 +33,9 @@ WHEEL_FILES = (
     *(f"{package}/py.typed" for package in PACKAGES),
     "ci_tools/stores/migrations/env.py",
     "ci_tools/stores/migrations/versions/",
-    "ci_tools_assistants/migrations/env.py",
-    "ci_tools_assistants/migrations/versions/",
-    "ci_tools_assistants/supported_files.csv",
+    "ci_tools_assistants/storage/migrations/env.py",
+    "ci_tools_assistants/storage/migrations/versions/",
+    "ci_tools_assistants/files/supported_files.csv",
     "ci_tools_server/demo/data/mauna_loa_co2.csv",
 )
 """What must be in the wheel; a name with a slash at its end is a folder with at least one file."""

@@ -7,7 +7,7 @@ session service can do in Python can be done here: `ci_tools_client` is the Pyth
 from collections.abc import Sequence
 
 from ci_tools_assistants.containers import commands, files, paths, run_steps, sessions
-from ci_tools_assistants.routing import Operation
+from ci_tools_assistants.http.routing import Operation
 
 __all__ = ["operations"]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
-from ci_tools_assistants.requests import Body, Query, by
+from ci_tools_assistants.http.requests import Body, Query, by
 
 FILES_LIMIT = 50
 """Files that a container can be created with."""

@@ -9,7 +9,7 @@ from ci_tools.wire import Item, command_event_to_item, command_result_to_item
 from ci_tools_assistants.containers.bodies import CommandBody
 from ci_tools_assistants.containers.failures import told
 from ci_tools_assistants.containers.streams import EventStream, Work
-from ci_tools_assistants.routing import Call, Operation
+from ci_tools_assistants.http.routing import Call, Operation
 
 
 async def create(call: Call) -> Response:

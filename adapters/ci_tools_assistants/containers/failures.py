@@ -11,8 +11,8 @@ from starlette.responses import Response
 from ci_tools import CIToolsError
 from ci_tools.wire import error_to_item
 from ci_tools_assistants.errors import ApiError, to_api_error
+from ci_tools_assistants.http.routing import Call, Handler
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.routing import Call, Handler
 
 
 class CoreError(ApiError):

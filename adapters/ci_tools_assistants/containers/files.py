@@ -11,12 +11,12 @@ from ci_tools_assistants.containers.bodies import FileIdBody, NewFileQuery, Page
 from ci_tools_assistants.containers.failures import told
 from ci_tools_assistants.containers.shapes import cut_page, to_container_file, to_list
 from ci_tools_assistants.containers.streams import answer
-from ci_tools_assistants.downloads import to_download
 from ci_tools_assistants.errors import ApiError, NoSuchObject
-from ci_tools_assistants.forms import FIELD_LIMIT, check_declared_size, read_form
+from ci_tools_assistants.http.downloads import to_download
+from ci_tools_assistants.http.forms import FIELD_LIMIT, check_declared_size, read_form
+from ci_tools_assistants.http.requests import parse_json, read_content, validate
+from ci_tools_assistants.http.routing import Call, Operation
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.requests import parse_json, read_content, validate
-from ci_tools_assistants.routing import Call, Operation
 
 _LISTED = 100_000
 """Files of a container that are looked at for a page."""

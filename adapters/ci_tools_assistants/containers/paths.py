@@ -10,7 +10,7 @@ from ci_tools_assistants.containers.failures import told
 from ci_tools_assistants.containers.files import read_body, send_file
 from ci_tools_assistants.containers.shapes import FOLDER, to_container_file
 from ci_tools_assistants.containers.streams import answer
-from ci_tools_assistants.routing import Call, Operation
+from ci_tools_assistants.http.routing import Call, Operation
 
 
 async def list_paths(call: Call) -> Response:

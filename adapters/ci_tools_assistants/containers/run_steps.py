@@ -15,8 +15,8 @@ from ci_tools.wire import Item, event_to_item, step_to_item
 from ci_tools_assistants.containers.bodies import RunStepBody, RunStepsQuery, WaitQuery
 from ci_tools_assistants.containers.failures import told
 from ci_tools_assistants.containers.streams import EventStream, Work, answer
-from ci_tools_assistants.downloads import to_download
-from ci_tools_assistants.routing import Call, Operation
+from ci_tools_assistants.http.downloads import to_download
+from ci_tools_assistants.http.routing import Call, Operation
 
 _NAME = "container.run_step"
 """How the events' names begin, and what `object` says."""

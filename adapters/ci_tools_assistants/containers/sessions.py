@@ -25,8 +25,8 @@ from ci_tools_assistants.containers.failures import told
 from ci_tools_assistants.containers.shapes import cut_page, to_container, to_list
 from ci_tools_assistants.containers.streams import answer
 from ci_tools_assistants.errors import NoSuchObject, clip, invalid_value
+from ci_tools_assistants.http.routing import Call, Operation
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.routing import Call, Operation
 
 _GIGABYTE = 1 << 30
 

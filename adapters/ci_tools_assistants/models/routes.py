@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.http.routing import Call, Operation
 from ci_tools_assistants.models.registry import to_object
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.routing import Call, Operation
 
 _TAGS: Final = ("Models",)
 

@@ -8,7 +8,7 @@ import pytest
 from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import prepare
 from ci_tools.stores.records import _open_database
-from ci_tools_assistants.records import Records, open_records
+from ci_tools_assistants.storage.records import Records, open_records
 from tests.adapters.assistants.api import ApiClient, open_client
 
 

@@ -6,10 +6,16 @@ from dataclasses import dataclass, field
 
 from ci_tools import SessionService
 from ci_tools.models import new_id
-from ci_tools_assistants.file_records import FileRecords
-from ci_tools_assistants.interpreter import CodeDone, ImageMade, Interpreter, LogsDelta, Workbench
+from ci_tools_assistants.files.records import FileRecords
 from ci_tools_assistants.objects import Kind, Object, now
-from ci_tools_assistants.records import Records, open_records
+from ci_tools_assistants.runs.interpreter import (
+    CodeDone,
+    ImageMade,
+    Interpreter,
+    LogsDelta,
+    Workbench,
+)
+from ci_tools_assistants.storage.records import Records, open_records
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9Q"

@@ -13,8 +13,6 @@ import httpx2
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.app import Api, AssistantsApp
-from ci_tools_assistants.events import Event
-from ci_tools_assistants.feeds import Reader
 from ci_tools_assistants.models import (
     ArgumentsDelta,
     Call,
@@ -30,7 +28,9 @@ from ci_tools_assistants.models import (
 )
 from ci_tools_assistants.models.capabilities import Capabilities
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.running import ActiveRun
+from ci_tools_assistants.runs.events import Event
+from ci_tools_assistants.runs.feeds import Reader
+from ci_tools_assistants.runs.running import ActiveRun
 
 WEATHER: Object = {
     "type": "function",

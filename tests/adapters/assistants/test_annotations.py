@@ -1,6 +1,6 @@
 import pytest
 
-from ci_tools_assistants.annotations import annotate, find_mentions
+from ci_tools_assistants.runs.annotations import annotate, find_mentions
 
 FILES = {
     "out.csv": "file-out",

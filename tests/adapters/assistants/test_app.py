@@ -6,7 +6,7 @@ import pytest
 from ci_tools import LimitError, ServiceClosedError, Settings, StoreError, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.app import AssistantsApp
-from ci_tools_assistants.records import Records
+from ci_tools_assistants.storage.records import Records
 from tests.adapters.assistants.api import V1, ApiClient, new_key, open_client
 
 

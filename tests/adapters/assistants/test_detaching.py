@@ -1,8 +1,8 @@
 from ci_tools.models import new_id
-from ci_tools_assistants.attachments import ATTACHED, code_file_ids
-from ci_tools_assistants.detaching import delete_file
+from ci_tools_assistants.conversations.attachments import ATTACHED, code_file_ids
+from ci_tools_assistants.files.detaching import delete_file
 from ci_tools_assistants.objects import Kind, Object, now
-from ci_tools_assistants.records import Records
+from ci_tools_assistants.storage.records import Records
 
 FILE, OTHER = "file-a%_b", "file-other"
 """The first holds what LIKE takes for more than itself."""

@@ -10,14 +10,14 @@ import anyio
 import pytest
 from sqlalchemy import update
 
-from ci_tools_assistants import engine as engine_module
-from ci_tools_assistants import run_upkeep
-from ci_tools_assistants.feeds import Reader
 from ci_tools_assistants.objects import Kind, Object, now
-from ci_tools_assistants.records import Records
-from ci_tools_assistants.run_requests import RunBody, to_run
-from ci_tools_assistants.schema import runs
-from ci_tools_assistants.states import move
+from ci_tools_assistants.runs import engine as engine_module
+from ci_tools_assistants.runs import upkeep as run_upkeep
+from ci_tools_assistants.runs.feeds import Reader
+from ci_tools_assistants.runs.requests import RunBody, to_run
+from ci_tools_assistants.runs.states import move
+from ci_tools_assistants.storage.records import Records
+from ci_tools_assistants.storage.schema import runs
 from tests.adapters.assistants.contract.streams import check_order
 from tests.adapters.assistants.puppet import (
     CODE,

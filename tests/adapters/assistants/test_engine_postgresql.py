@@ -8,7 +8,7 @@ import anyio
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 
-from ci_tools_assistants import run_upkeep
+from ci_tools_assistants.runs import upkeep as run_upkeep
 from tests.adapters.assistants.contract import streams
 from tests.adapters.assistants.puppet import (
     CODE,

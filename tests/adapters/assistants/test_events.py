@@ -1,8 +1,8 @@
 import json
 
-from ci_tools_assistants import events
 from ci_tools_assistants.errors import ApiError
-from ci_tools_assistants.events import Event, to_frame
+from ci_tools_assistants.runs import events
+from ci_tools_assistants.runs.events import Event, to_frame
 
 
 def test_a_frame_is_a_name_a_line_of_json_and_an_empty_line() -> None:

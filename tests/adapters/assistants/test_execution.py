@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ci_tools_assistants.events import Event
-from ci_tools_assistants.execution import MALFORMED_TURNS
 from ci_tools_assistants.objects import Object, now
-from ci_tools_assistants.running import ActiveRun
+from ci_tools_assistants.runs.events import Event
+from ci_tools_assistants.runs.execution import MALFORMED_TURNS
+from ci_tools_assistants.runs.running import ActiveRun
 from tests.adapters.assistants.contract.streams import check_order
 from tests.adapters.assistants.puppet import (
     CODE,

@@ -1,7 +1,7 @@
 import anyio
 
-from ci_tools_assistants.events import Event
-from ci_tools_assistants.feeds import Feed
+from ci_tools_assistants.runs.events import Event
+from ci_tools_assistants.runs.feeds import Feed
 
 
 def event(number: int) -> Event:

@@ -12,7 +12,7 @@ import pytest
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.app import Api, AssistantsApp
-from ci_tools_assistants.file_upkeep import expire
+from ci_tools_assistants.files.upkeep import expire
 from ci_tools_assistants.objects import Kind, Object
 
 KEYS = {"key-ada": "ada", "key-eve": "eve"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ci_tools.models import new_id
-from ci_tools_assistants import annotations
 from ci_tools_assistants.models.arguments import DEEPEST, load_object
 from ci_tools_assistants.models.code_argument import find_code
+from ci_tools_assistants.runs import annotations
 from tests.adapters.assistants.puppet import WEATHER, open_stage
 
 LONG = "a" * 195 + ".csv"

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Connection
 
 from ci_tools.models import new_id
-from ci_tools_assistants import transfer, uploads
-from ci_tools_assistants.context import load_context
+from ci_tools_assistants.files import uploads
 from ci_tools_assistants.objects import Kind
-from ci_tools_assistants.records import Records
+from ci_tools_assistants.runs.context import load_context
+from ci_tools_assistants.storage.records import Records
+from ci_tools_assistants.transfer import endpoints as transfer
 from tests.adapters.assistants.api import ApiClient
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
-from ci_tools_assistants.interpreter import LogsDelta
+from ci_tools_assistants.files.staging import Bench
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.staging import Bench
+from ci_tools_assistants.runs.interpreter import LogsDelta
 from tests.adapters.assistants.desk import (
     SHOW_PIXEL,
     Desk,
@@ -470,7 +470,7 @@ async def test_sessions_of_idle_threads_make_room(
         await desk.run("_ = open('made.csv', 'w').write('1')", first)
 
         refused = await desk.run("1", second)
-        monkeypatch.setattr("ci_tools_assistants.thread_sessions._UNUSED", -1.0)
+        monkeypatch.setattr("ci_tools_assistants.runs.thread_sessions._UNUSED", -1.0)
         taken = await desk.run("1", second)
         back = await desk.run("open('made.csv').read()", first)
 

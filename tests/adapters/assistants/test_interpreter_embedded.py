@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from ci_tools import Settings, open_service
-from ci_tools_assistants.interpreter import CodeDone, LogsDelta
 from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.runs.interpreter import CodeDone, LogsDelta
 from tests.adapters.assistants.desk import Desk, attach, logs_of, open_desk, run_cell
 
 CSV = b"x,y\n" + b"".join(b"%d,%d\n" % (number, number * number) for number in range(100))

@@ -1,6 +1,6 @@
 import pytest
 
-from ci_tools_assistants.live_logs import LiveLogs
+from ci_tools_assistants.runs.live_logs import LiveLogs
 
 
 def stream(*pieces: tuple[str, str], limit: int = 1000) -> list[str]:

@@ -3,8 +3,8 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 
-from ci_tools_assistants.answers import answer_schemas
-from ci_tools_assistants.openapi import to_document
+from ci_tools_assistants.http.answers import answer_schemas
+from ci_tools_assistants.http.openapi import to_document
 from ci_tools_assistants.operations import all_operations
 from tests.adapters.assistants.api import ApiClient
 from tests.adapters.assistants.test_transfer import fill

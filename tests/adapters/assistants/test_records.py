@@ -12,8 +12,8 @@ from ci_tools.stores.migrate import create, upgrade
 from ci_tools.stores.steps import release_lease, take_lease
 from ci_tools_assistants.errors import ApiError, NoSuchObject, ThreadBusy
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.records import CHAIN, Records, Remove, RunLost, Write, open_records
-from ci_tools_assistants.schema import metadata
+from ci_tools_assistants.storage.records import CHAIN, Records, Remove, RunLost, Write, open_records
+from ci_tools_assistants.storage.schema import metadata
 
 ADA, BOB = "ada", "bob"
 

@@ -9,16 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ci_tools_assistants import retries
-from ci_tools_assistants.records import Records
-from ci_tools_assistants.retries import (
+from ci_tools_assistants.http import retries
+from ci_tools_assistants.http.retries import (
     Answer,
     RecordedResponse,
     RepeatedResponse,
     Retries,
     remember,
 )
-from ci_tools_assistants.routing import JsonResponse
+from ci_tools_assistants.http.routing import JsonResponse
+from ci_tools_assistants.storage.records import Records
 from tests.adapters.assistants.api import ApiClient
 
 AGAIN = {"x-stainless-retry-count": "1"}

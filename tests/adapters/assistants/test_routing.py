@@ -1,8 +1,8 @@
 import pytest
 
 from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.http.routing import Call, Operation, Router
 from ci_tools_assistants.operations import all_operations
-from ci_tools_assistants.routing import Call, Operation, Router
 
 
 async def handle(call: Call) -> dict[str, object]:

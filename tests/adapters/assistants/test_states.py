@@ -1,7 +1,7 @@
 import pytest
 
 from ci_tools_assistants.objects import ACTIVE, Object
-from ci_tools_assistants.states import (
+from ci_tools_assistants.runs.states import (
     MOVES,
     NO_USAGE,
     WrongMoveError,

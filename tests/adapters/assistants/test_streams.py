@@ -11,9 +11,9 @@ import anyio
 import httpx2
 import uvicorn
 
-from ci_tools_assistants.events import Event, to_frame
-from ci_tools_assistants.feeds import Feed
-from ci_tools_assistants.streams import EventResponse
+from ci_tools_assistants.runs.events import Event, to_frame
+from ci_tools_assistants.runs.feeds import Feed
+from ci_tools_assistants.runs.streams import EventResponse
 from tests.adapters.assistants.puppet import Gate, Stage, open_stage
 
 

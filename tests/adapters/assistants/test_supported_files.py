@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ci_tools_assistants.encodings import EncodingProbe
 from ci_tools_assistants.errors import ApiError
-from ci_tools_assistants.objects import Object
-from ci_tools_assistants.supported_files import (
+from ci_tools_assistants.files.encodings import EncodingProbe
+from ci_tools_assistants.files.supported_files import (
     FileTool,
     check_attachable,
     find_extension,
@@ -16,6 +15,7 @@ from ci_tools_assistants.supported_files import (
     holds_text,
     list_supported,
 )
+from ci_tools_assistants.objects import Object
 
 PAGE = Path(__file__).parents[3] / "docs" / "assistants-files.md"
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import strategies
 
 from ci_tools.models import new_id
-from ci_tools_assistants.answers import answer_schemas
-from ci_tools_assistants.dumps import read_dump
 from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.http.answers import answer_schemas
 from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.transfer.dumps import read_dump
 from ci_tools_assistants.versions import to_wire
 from tests.adapters.assistants.api import V1, ApiClient, open_client
 

@@ -8,8 +8,7 @@ from sqlalchemy import Connection
 
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
-from ci_tools_assistants.records import Records
-from ci_tools_assistants.usage import (
+from ci_tools_assistants.runs.usage import (
     HOUR,
     CountedSession,
     count_activity,
@@ -17,6 +16,7 @@ from ci_tools_assistants.usage import (
     list_sessions,
     summarise,
 )
+from ci_tools_assistants.storage.records import Records
 from tests.adapters.assistants.desk import open_desk
 from tests.adapters.server.processes import run
 from tests.adapters.server.test_app import open_app

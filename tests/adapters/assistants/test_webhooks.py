@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from ci_tools import Settings
-from ci_tools_assistants import webhooks
-from ci_tools_assistants.webhooks import sign, to_key
+from ci_tools_assistants.runs import webhooks
+from ci_tools_assistants.runs.webhooks import sign, to_key
 from tests.adapters.assistants.puppet import WEATHER, Ask, open_stage
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()

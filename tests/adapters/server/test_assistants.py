@@ -9,7 +9,7 @@ import pytest
 from ci_tools import ConfigurationError, SessionService, Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.objects import Kind
-from ci_tools_assistants.records import open_records
+from ci_tools_assistants.storage.records import open_records
 from ci_tools_server import create_app
 from ci_tools_server.serve import check_exposure
 from tests.adapters.server.processes import run

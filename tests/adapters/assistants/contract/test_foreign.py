@@ -12,7 +12,7 @@ import pytest
 
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
-from ci_tools_assistants.openapi import to_document
+from ci_tools_assistants.http.openapi import to_document
 from ci_tools_assistants.operations import all_operations
 from tests.adapters.assistants.clients.serving import Served, served_api
 from tests.adapters.assistants.contract.specification import METHODS

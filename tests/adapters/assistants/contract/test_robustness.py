@@ -15,7 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
-from ci_tools_assistants.openapi import to_document
+from ci_tools_assistants.http.openapi import to_document
 from ci_tools_assistants.operations import all_operations
 from tests.adapters.assistants.clients.serving import KEY, Served, served_api
 from tests.adapters.assistants.contract.specification import METHODS, Operation, load

@@ -1,0 +1,1 @@
+"""Assistants, threads and messages, and the files attached to them."""

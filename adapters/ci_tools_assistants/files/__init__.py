@@ -1,0 +1,1 @@
+"""Files and uploads: their endpoints, their records, and what the tools take."""

@@ -1,0 +1,1 @@
+"""The frame of the API: how requests are read, routed and checked, and answers written."""

@@ -1,0 +1,135 @@
+"""Runs that nobody works on: what to do with them, from what is stored alone."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from ci_tools_assistants.objects import Kind, Object, now
+from ci_tools_assistants.runs.states import (
+    NO_USAGE,
+    add_usage,
+    end_message_with,
+    end_step_with,
+    move,
+)
+from ci_tools_assistants.storage.records import Records, Remove, Write
+
+PAGE = 100
+"""Objects read at once."""
+
+USAGE = "usage"
+"""Where the private part of a step that waits for tool outputs keeps its tokens."""
+
+Fate: TypeAlias = Literal["resume", "failed", "cancelled", "expired"]
+
+LOST_CODE: Object = {
+    "code": "server_error",
+    "message": "The service was stopped while the code of this run was running. The code may have "
+    "had effects, so it is not run again; start a new run.",
+}
+"""The error of a run that cannot go on."""
+
+
+def find_fate(run: Object, steps: Sequence[Object]) -> Fate:
+    """Decide what becomes of an active run whose process has ended.
+
+    Whatever the model said can be asked for again; code that may have run must not be run twice.
+    It may have run if its step is stored with it and has no end.
+    """
+    if run["status"] == "cancelling":
+        return "cancelled"
+    if run["expires_at"] is not None and run["expires_at"] <= now():
+        return "expired"
+    if any(_may_have_run(step) for step in steps if step["status"] == "in_progress"):
+        return "failed"
+    return "resume"
+
+
+def _may_have_run(step: Object) -> bool:
+    if step["type"] != "tool_calls":
+        return False
+    calls = step["step_details"]["tool_calls"]
+    return any(
+        call["type"] == "code_interpreter" and call["code_interpreter"]["input"] for call in calls
+    )
+
+
+async def list_steps(records: Records, run_id: str, *, principal: str) -> list[Object]:
+    """Return all steps of a run, oldest first."""
+    steps: list[Object] = []
+    after = None
+    while True:
+        page = await records.page(
+            Kind.STEP,
+            principal=principal,
+            parent=run_id,
+            limit=PAGE,
+            order="asc",
+            after=after,
+        )
+        steps += page.data
+        if not page.has_more:
+            return steps
+        after = steps[-1]["id"]
+
+
+async def sum_usage(records: Records, steps: Sequence[Object], *, principal: str) -> Object:
+    """Return the tokens of all steps, also of one that waits for tool outputs."""
+    total = NO_USAGE
+    for step in steps:
+        usage = step["usage"]
+        if step["status"] == "in_progress":
+            private = await records.get_private(Kind.STEP, step["id"], principal=principal)
+            usage = private.get(USAGE)
+        total = add_usage(total, usage or NO_USAGE)
+    return total
+
+
+async def end_stored(
+    records: Records, run: Object, status: str, *, principal: str, error: Object | None = None
+) -> Object:
+    """End a run, with all that is begun in it, that no process works on.
+
+    Raises:
+        WrongMoveError: It has ended, or somebody works on it now.
+        NoSuchObject: It was deleted.
+    """
+    steps = await list_steps(records, run["id"], principal=principal)
+    usage = await sum_usage(records, steps, principal=principal)
+    ending = {**run, "status": status, "last_error": error}
+    writes: list[Write | Remove] = []
+    for step in steps:
+        if step["status"] != "in_progress":
+            continue
+        private = await records.get_private(Kind.STEP, step["id"], principal=principal)
+        ended = end_step_with(ending, step, usage=private.get(USAGE), now=now())
+        writes.append(Write(Kind.STEP, ended, run["id"]))
+    for message in await _list_begun(records, run, principal=principal):
+        ended = end_message_with(ending, message, now=now())
+        writes.append(Write(Kind.MESSAGE, ended, run["thread_id"]))
+    return await records.change_run(
+        run["id"],
+        lambda stored: move(stored, status, now=now(), usage=usage, error=error),
+        principal=principal,
+        also=writes,
+    )
+
+
+async def remove_begun(
+    records: Records, run: Object, steps: Sequence[Object], *, principal: str
+) -> None:
+    """Remove what was begun and has no end, before it is begun anew."""
+    gone: list[Write | Remove] = [
+        Remove(Kind.STEP, step["id"]) for step in steps if step["status"] == "in_progress"
+    ]
+    for message in await _list_begun(records, run, principal=principal):
+        gone.append(Remove(Kind.MESSAGE, message["id"]))
+    if gone:
+        await records.save(gone, principal=principal)
+
+
+async def _list_begun(records: Records, run: Object, *, principal: str) -> list[Object]:
+    # At most the last message of a run has no end.
+    page = await records.page(
+        Kind.MESSAGE, principal=principal, parent=run["thread_id"], limit=1, run_id=run["id"]
+    )
+    return [message for message in page.data if message["status"] == "in_progress"]

@@ -1,0 +1,1 @@
+"""The API's objects in the core's database."""

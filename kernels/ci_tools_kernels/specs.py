@@ -59,6 +59,9 @@ def kernel_environment(python: str, policy: Policy, extra: Mapping[str, str]) ->
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": threads,
+        # Threads that wait for work spin 2^n cycles before they sleep: the usual 26 take a
+        # processor from every kernel that starts, and from its neighbours after each sum.
+        "OPENBLAS_THREAD_TIMEOUT": "20",
         "OMP_NUM_THREADS": threads,
         "PATH": f"{os.path.dirname(python)}:/usr/local/bin:/usr/bin:/bin:{PACKAGES}/bin",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

@@ -21,6 +21,24 @@ async def test_two_kernels_do_not_share_random_numbers(kernelspecs: Path, tmp_pa
     assert texts[0][1] != texts[1][1]
 
 
+async def test_a_kernel_has_the_blas_threads_that_its_template_did_without(
+    session: Session,
+) -> None:
+    code = (
+        "import ctypes, numpy, os\n"
+        "paths = {line.split()[-1] for line in open('/proc/self/maps') if 'openblas' in line}\n"
+        "names = ['scipy_openblas_get_num_threads64_', 'openblas_get_num_threads']\n"
+        "for library in map(ctypes.CDLL, paths):\n"
+        "    for name in names:\n"
+        "        if hasattr(library, name):\n"
+        "            print(getattr(library, name)() == int(os.environ['OPENBLAS_NUM_THREADS']))\n"
+    )
+
+    result = await session.run(code)
+
+    assert set(result.text.split()) == {"True"}, result
+
+
 async def test_interrupt_ends_the_code_and_keeps_the_variables(session: Session) -> None:
     await session.run("x = 1")
     wrote = anyio.Event()

@@ -38,6 +38,8 @@ _BLAS_SETTERS = tuple(
     for suffix in ("", "64_")
 )
 
+_blas_setters: list[Callable[[int], Any]] = []
+
 _fonts: dict[str, bytes] = {}
 """Name and content of matplotlib's font lists, as the template found or made them."""
 
@@ -122,18 +124,24 @@ def _tell_reasons(shell: Any, tracebacks: "_Tracebacks") -> None:
     shell.events.register("pre_execute", forget_reason)
 
 
-def set_blas_threads(number: int) -> None:
-    """Let the BLAS libraries that the template loaded use this many threads.
-
-    The template itself uses one, because it forks; they would not look at the environment again.
-    """
+def find_blas() -> None:
+    """Find the BLAS libraries that are loaded, before `set_blas_threads` is in a hurry."""
     with open("/proc/self/maps") as file:
         paths = {line.split()[-1] for line in file if "openblas" in line}
     for path in paths:
         library = ctypes.CDLL(path)
         for name in _BLAS_SETTERS:
             with contextlib.suppress(AttributeError):
-                getattr(library, name)(number)
+                _blas_setters.append(getattr(library, name))
+
+
+def set_blas_threads(number: int) -> None:
+    """Let the BLAS libraries that the template loaded use this many threads.
+
+    The template itself uses one, because it forks; they would not look at the environment again.
+    """
+    for set_threads in _blas_setters:
+        set_threads(number)
 
 
 def rehearse(shell: Any) -> None:

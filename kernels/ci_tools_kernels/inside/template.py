@@ -172,6 +172,7 @@ class _Template:
         os.environ["MPLCONFIGDIR"] = self._spec["env"]["MPLCONFIGDIR"]
         for name in self._rehearse():
             self._import_module(name)
+        sys.modules["ci_tools_kernels.inside.startup"].find_blas()
         gc.collect()
         gc.freeze()
 

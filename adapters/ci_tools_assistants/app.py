@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ci_tools import CIToolsError, ServiceClosedError, SessionService, Settings
+from ci_tools_assistants.conversations.upkeep import Purge, open_purge
 from ci_tools_assistants.errors import ApiError, of_status, to_api_error
 from ci_tools_assistants.files.upkeep import open_upkeep
 from ci_tools_assistants.http.auth import Authenticator, FindPrincipal
@@ -59,6 +60,7 @@ class Api:
     models: ModelRegistry
     interpreter: Interpreter
     runs: RunEngine
+    purge: Purge
 
 
 @asynccontextmanager
@@ -71,6 +73,7 @@ async def open_api(service: SessionService, settings: Settings) -> AsyncIterator
         open_registry(settings.models) as models,
         open_runs(service, records=records, models=models, interpreter=interpreter) as runs,
         open_upkeep(service, records),
+        open_purge(records) as purge,
     ):
         yield Api(
             service=service,
@@ -79,6 +82,7 @@ async def open_api(service: SessionService, settings: Settings) -> AsyncIterator
             models=models,
             interpreter=interpreter,
             runs=runs,
+            purge=purge,
         )
 
 

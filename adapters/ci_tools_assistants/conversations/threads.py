@@ -157,7 +157,8 @@ async def delete_thread(call: Call) -> Object:
     id = call.params["thread_id"]
     private = await call.records.get_private(Kind.THREAD, id, principal=call.principal)
     await call.api.runs.abandon(id)
-    await call.records.delete(Kind.THREAD, id, principal=call.principal)
+    if await call.records.delete_thread(id, principal=call.principal):
+        call.api.purge.ask()
     await call.api.interpreter.close_session(private, principal=call.principal)
     return {"id": id, "object": "thread.deleted", "deleted": True}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import anyio
 from sqlalchemy import Connection, Row
 
 from ci_tools.stores.database import Database
@@ -17,7 +18,7 @@ from ci_tools.stores.migrate import Chain, prepare
 from ci_tools_assistants.conversations.attachments import attach_files
 from ci_tools_assistants.errors import already_active, cannot_add_message
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.storage import rows
+from ci_tools_assistants.storage import removal, rows
 from ci_tools_assistants.storage.rows import Page, PageQuery
 from ci_tools_assistants.storage.schema import PARENTS, REVISION, metadata, runs
 
@@ -176,14 +177,14 @@ class Records:
     async def delete(
         self, kind: Kind, id: str, *, principal: str, parent: str | None = None
     ) -> Object:
-        """Delete an object, with everything whose parent it is, and return what it was."""
+        """Delete an object that is no thread, with its children, and return what it was."""
 
         def work(conn: Connection) -> Object:
             row = rows.find_row(conn, kind, id, principal=principal, parent=parent, lock=True)
             rows.remove_row(conn, kind, row)
             return row.data  # type: ignore[no-any-return]
 
-        return await self._database.write(work, bulk=kind is Kind.THREAD)
+        return await self._database.write(work)
 
     async def get_both(
         self, kind: Kind, id: str, *, principal: str, parent: str | None = None
@@ -237,6 +238,22 @@ class Records:
             return stored
 
         return await self._database.write(work)
+
+    async def delete_thread(self, id: str, *, principal: str) -> bool:
+        """Delete a thread; tell whether what was in it is still to be purged."""
+
+        def work(conn: Connection) -> bool:
+            return removal.remove_thread(conn, _lock_thread(conn, id, principal))
+
+        return await self._database.write(work, bulk=True)
+
+    async def purge(self) -> None:
+        """Delete what is in deleted threads; others get their turns meanwhile."""
+        while True:
+            seconds = await self._database.write(removal.purge, bulk=True)
+            if seconds is None:
+                return
+            await anyio.sleep(min(seconds, removal.TURN))
 
     async def add_message(
         self, message: Object, *, principal: str, file_limit: int | None = None
@@ -377,7 +394,11 @@ class Records:
 
     async def erase(self, principal: str) -> None:
         """Delete everything of a principal."""
-        await self._database.write(partial(rows.erase, principal=principal), bulk=True)
+        take = partial(removal.take_threads, principal=principal)
+        while await self._database.write(take, bulk=True):
+            pass
+        await self._database.write(partial(removal.erase_rest, principal=principal), bulk=True)
+        await self.purge()
 
     async def _row(self, kind: Kind, id: str, *, principal: str, parent: str | None) -> Row[Any]:
         return await self._database.read(

@@ -39,7 +39,6 @@ from ci_tools_assistants.storage.schema import (
     steps,
     thread_metadata,
     threads,
-    usage,
 )
 
 _CURSOR_TIME = 24 * 3600
@@ -172,8 +171,13 @@ def set_private(conn: Connection, kind: Kind, row: Row[Any], private: Object) ->
 
 def remove_row(conn: Connection, kind: Kind, row: Row[Any]) -> None:
     """Delete an object with all that it is the parent of; remember its place in lists."""
-    moment = now()
     conn.execute(_remove(kind), {"seq_": row.seq})
+    remember_place(conn, row)
+
+
+def remember_place(conn: Connection, row: Row[Any]) -> None:
+    """Let a deleted object be a cursor for a while."""
+    moment = now()
     conn.execute(
         delete(deleted).where(
             (deleted.c.id == row.id) | (deleted.c.deleted_at < moment - _CURSOR_TIME)
@@ -288,12 +292,6 @@ def is_taken(conn: Connection, kind: Kind, id: str) -> bool:
     return conn.scalar(select(table.c.seq).where(table.c.id == id)) is not None
 
 
-def erase(conn: Connection, principal: str) -> None:
-    """Delete everything of a principal."""
-    for table in (*TABLES.values(), deleted, usage):
-        conn.execute(delete(table).where(table.c.principal == principal))
-
-
 def _columns_of(kind: Kind, item: Object) -> dict[str, Any]:
     """Return the columns that repeat what is in the object, to be filtered by."""
     match kind:
@@ -375,7 +373,18 @@ _NO_PARENT: ColumnElement[str | None] = bindparam("no_parent_", None).label("par
 
 def _owned(kind: Kind) -> ColumnElement[bool]:
     table = TABLES[kind]
-    return and_(table.c.id == bindparam("id_"), table.c.principal == bindparam("principal_"))
+    principal: ColumnElement[str] = bindparam("principal_")
+    owned = and_(table.c.id == bindparam("id_"), table.c.principal == principal)
+    # A deleted thread is nobody's, while what is in it is still being deleted.
+    of_owner = select(threads.c.seq).where(threads.c.principal == principal)
+    match kind:
+        case Kind.MESSAGE | Kind.RUN:
+            return and_(owned, of_owner.where(threads.c.id == table.c.parent).exists())
+        case Kind.STEP:
+            of_run = of_owner.join(runs, runs.c.parent == threads.c.id)
+            return and_(owned, of_run.where(runs.c.id == table.c.parent).exists())
+        case _:
+            return owned
 
 
 @lru_cache

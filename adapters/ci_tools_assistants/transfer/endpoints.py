@@ -219,6 +219,7 @@ async def import_dump(call: Call) -> Object:
     """Store the objects of a dump; tell how many of each sort were new."""
     content = await read_content(call.request, limit=IMPORT_LIMIT)
     dump = await to_thread.run_sync(Dump.read, content)
+    await call.records.purge()  # what was deleted a moment ago may come home
     await call.records.read(
         partial(_refuse_foreign, ids=dump.ids(), principal=call.principal), bulk=True
     )

@@ -484,7 +484,7 @@ async def test_a_thread_that_is_deleted_meanwhile_is_no_error(desk: Desk) -> Non
 
     async with desk.open(thread) as workbench:
         workbench.describe()
-        await desk.records.delete(Kind.THREAD, thread["id"], principal="ada")
+        await desk.records.delete_thread(thread["id"], principal="ada")
         done = await run_cell(workbench, "1")
 
     assert "No thread found" in logs_of(done)

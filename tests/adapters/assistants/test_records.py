@@ -12,6 +12,7 @@ from ci_tools.stores.migrate import create, upgrade
 from ci_tools.stores.steps import release_lease, take_lease
 from ci_tools_assistants.errors import ApiError, NoSuchObject, ThreadBusy
 from ci_tools_assistants.objects import Kind, Object
+from ci_tools_assistants.storage import removal
 from ci_tools_assistants.storage.records import CHAIN, Records, Remove, RunLost, Write, open_records
 from ci_tools_assistants.storage.schema import metadata
 
@@ -270,7 +271,7 @@ async def test_threads_are_found_by_their_metadata(records: Records) -> None:
     await records.change(
         Kind.THREAD, first["id"], lambda old: {**old, "metadata": {"user": "2"}}, principal=ADA
     )
-    await records.delete(Kind.THREAD, second["id"], principal=ADA)
+    await records.delete_thread(second["id"], principal=ADA)
 
     assert await found(user="1") == []
     assert await found(user="2") == [first["id"]]
@@ -465,7 +466,7 @@ async def test_deleting_a_thread_deletes_what_is_in_it(records: Records, thread:
     run = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
     step = await records.add(Kind.STEP, make_step(run), principal=ADA, parent=run["id"])
 
-    await records.delete(Kind.THREAD, thread["id"], principal=ADA)
+    await records.delete_thread(thread["id"], principal=ADA)
 
     for kind, item in (
         (Kind.THREAD, thread),
@@ -475,6 +476,76 @@ async def test_deleting_a_thread_deletes_what_is_in_it(records: Records, thread:
     ):
         with pytest.raises(NoSuchObject):
             await records.get(kind, item["id"], principal=ADA)
+
+
+@pytest.fixture
+async def large(records: Records) -> list[tuple[Kind, Object]]:
+    """A thread with so much in it that it is not deleted at once, and some of that."""
+    thread = make_thread(metadata={"size": "large"})
+    many = [make_message(thread) for _ in range(300)]
+    await records.add_thread(thread, many, principal=ADA)
+    ended = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
+    step = await records.add(Kind.STEP, make_step(ended), principal=ADA, parent=ended["id"])
+    await records.change_run(ended["id"], to_status("completed"), principal=ADA)
+    active = await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
+    return [
+        (Kind.THREAD, thread),
+        (Kind.MESSAGE, many[-1]),
+        (Kind.RUN, ended),
+        (Kind.STEP, step),
+        (Kind.RUN, active),
+    ]
+
+
+async def test_nothing_of_a_large_thread_is_seen_while_it_is_being_deleted(
+    records: Records, database: Database, large: list[tuple[Kind, Object]]
+) -> None:
+    thread, run = large[0][1], large[2][1]
+
+    assert await records.delete_thread(thread["id"], principal=ADA)
+
+    assert await _count(database, "api_messages") == 300
+    for kind, item in large:
+        with pytest.raises(NoSuchObject):
+            await records.get(kind, item["id"], principal=ADA)
+    for kind, parent in ((Kind.MESSAGE, thread), (Kind.RUN, thread), (Kind.STEP, run)):
+        with pytest.raises(NoSuchObject):
+            await records.page(kind, principal=ADA, parent=parent["id"])
+    with pytest.raises(NoSuchObject):
+        await records.add_message(make_message(thread), principal=ADA)
+    assert (await records.page(Kind.THREAD, principal=ADA)).data == []
+    by_metadata = await records.page(Kind.THREAD, principal=ADA, metadata={"size": "large"})
+    assert by_metadata.data == []
+    assert await records.list_orphaned_runs() == []
+    after = await records.page(Kind.THREAD, principal=ADA, after=thread["id"])
+    assert after.data == []
+
+
+async def test_a_large_thread_is_deleted_in_small_steps_that_any_process_goes_on_with(
+    records: Records,
+    database: Database,
+    large: list[tuple[Kind, Object]],
+    thread: Object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = await records.add_message(make_message(thread), principal=ADA)
+    monkeypatch.setattr(removal, "TURN", 0)
+    await records.delete_thread(large[0][1]["id"], principal=ADA)
+
+    await records.write(removal.purge, bulk=True)
+    left = await _count(database, "api_messages")
+    await Records(database).purge()
+
+    assert left == 301 - 20
+    counts = [await _count(database, f"api_{name}s") for name in ("thread", "message", "run")]
+    assert counts == [1, 1, 0]
+    assert await _count(database, "api_steps") == 0
+    assert await records.get(Kind.MESSAGE, kept["id"], principal=ADA) == kept
+
+
+async def _count(database: Database, table: str) -> int:
+    query = text(f"SELECT count(*) FROM {table}")
+    return await database.read(lambda conn: conn.execute(query).scalar_one())
 
 
 async def test_files_of_messages_are_attached_to_their_thread(
@@ -517,7 +588,9 @@ async def test_more_files_than_a_thread_may_have_are_refused(
     assert len(private["attached_file_ids"]) == 21
 
 
-async def test_a_principal_can_be_erased(records: Records, thread: Object) -> None:
+async def test_a_principal_can_be_erased(
+    records: Records, database: Database, thread: Object
+) -> None:
     await records.add_message(make_message(thread), principal=ADA)
     kept = await records.add(Kind.THREAD, make_thread(), principal=BOB)
 
@@ -525,6 +598,7 @@ async def test_a_principal_can_be_erased(records: Records, thread: Object) -> No
 
     assert (await records.page(Kind.THREAD, principal=ADA)).data == []
     assert (await records.page(Kind.THREAD, principal=BOB)).data == [kept]
+    assert await _count(database, "api_messages") == 0
 
 
 async def test_a_write_keeps_metadata_that_was_changed_meanwhile(

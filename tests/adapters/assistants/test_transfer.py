@@ -238,6 +238,19 @@ async def test_a_bad_line_is_named_and_nothing_is_stored(
     assert (await client.fetch("/threads"))["data"] == []
 
 
+async def test_a_large_thread_comes_home_right_after_it_was_deleted(client: ApiClient) -> None:
+    _, thread_id = await fill(client)
+    one = next(item for item in await export(client) if item["object"] == "thread.message")
+    await bring(client, [{**one, "id": new_id("msg_")} for _ in range(300)])
+    saved = await export(client)
+    await client.delete(f"/threads/{thread_id}")
+
+    brought = await bring(client, saved)
+
+    assert (brought["messages"], brought["skipped"]) == (302, 1)
+    assert await export(client) == saved
+
+
 async def test_steps_need_their_run(client: ApiClient) -> None:
     await fill(client)
     step = (await export(client))[-1]

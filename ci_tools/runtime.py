@@ -22,7 +22,7 @@ from ci_tools.upkeep import (
     keep_lease,
     renew_lease,
     sweep,
-    try_to_settle_orphans,
+    watch_leases,
     watch_steps,
     write_unwritten,
 )
@@ -65,8 +65,7 @@ async def open_service(
                 rates=RateLimiter(settings.requests_per_minute),
             )
             await renew_lease(engine)
-            tasks.start_soon(try_to_settle_orphans, engine)
-            for upkeep in (keep_lease, watch_steps, sweep):
+            for upkeep in (keep_lease, watch_leases, watch_steps, sweep):
                 tasks.start_soon(upkeep, engine)
             try:
                 yield SessionService(engine, LOCAL)

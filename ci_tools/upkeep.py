@@ -22,30 +22,38 @@ _TICK = 0.5
 _LISTED = 1000
 """Sessions looked at in one sweep for kernels that are gone."""
 
+_PATIENCE = 3
+"""Looks for orphans, a third of the lease time apart, that are left out after a sleep."""
+
 _SWEEP = 60.0
 """The longest time in seconds between two looks for idle kernels and expired sessions."""
 
 
 async def keep_lease(engine: Engine) -> None:
-    """Show that this process is alive, and settle the steps of those that are not, for ever."""
+    """Show that this process is alive, for ever.
+
+    It does nothing else: while it waited for anything, others would take this process for dead.
+    """
+    while True:
+        await anyio.sleep(engine.settings.lease_time / 3)
+        await _attempt("lease", lambda: renew_lease(engine))
+
+
+async def watch_leases(engine: Engine) -> None:
+    """Settle the steps of processes whose lease has run out, for ever."""
+    pause = engine.settings.lease_time / 3
     patience = 0
     while True:
-        before = time.time()
-        await anyio.sleep(engine.settings.lease_time / 3)
-        if time.time() - before > engine.settings.lease_time:
-            # The machine slept, or its clock was set: the leases of the others have run out with
-            # ours, though they live. They get the time of a lease to renew them.
-            patience = 3
-        await _attempt("lease", lambda: renew_lease(engine))
         if patience:
             patience -= 1
         else:
-            await try_to_settle_orphans(engine)
-
-
-async def try_to_settle_orphans(engine: Engine) -> None:
-    """Settle the steps of processes that are gone; what fails is tried again later."""
-    await _attempt("settling", lambda: settle_orphans(engine))
+            await _attempt("settling", lambda: settle_orphans(engine))
+        before = time.time()
+        await anyio.sleep(pause)
+        if time.time() - before > 2 * pause:
+            # The machine slept, or its clock was set: the leases of the others may have run out,
+            # though they live. They get the time of a lease to renew them.
+            patience = _PATIENCE
 
 
 async def renew_lease(engine: Engine) -> None:

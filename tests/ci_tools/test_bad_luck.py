@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from sqlalchemy import select
 
 from ci_tools import (
     ChangedFile,
@@ -30,6 +31,7 @@ from ci_tools import (
 from ci_tools.engine import Engine
 from ci_tools.kernel import FileStat, KernelRequest, Workspace, WorkspaceRequest
 from ci_tools.models import KernelRef, new_id
+from ci_tools.stores.schema import leases
 from ci_tools.testing import FakeBackend, FakeKernel
 from ci_tools.workspace import LocalWorkspace
 
@@ -389,29 +391,66 @@ async def test_file_that_disappears_while_it_is_hashed_hides_no_other_change(
 async def test_processes_that_slept_with_this_one_get_time_to_renew_their_leases(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done: list[str] = []
-    times = iter([0.0, 100.0])
-    settled = anyio.Event()
+    looks = 0
+    settled: list[int] = []
+    again = anyio.Event()
 
-    async def renew(engine: Engine) -> None:
-        done.append("renewed")
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0 if looks == 1 else 0.025  # of a lease of 0.03 s, renewed every 0.01 s
 
     async def settle(engine: Engine) -> None:
-        done.append("settled")
-        settled.set()
+        settled.append(looks)
+        if len(settled) == 2:
+            again.set()
 
-    monkeypatch.setattr(upkeep, "renew_lease", renew)
     monkeypatch.setattr(upkeep, "settle_orphans", settle)
-    monkeypatch.setattr(upkeep, "time", SimpleNamespace(time=lambda: next(times, 100.0)))
+    monkeypatch.setattr(upkeep, "time", SimpleNamespace(time=clock))
     engine = cast("Engine", SimpleNamespace(settings=SimpleNamespace(lease_time=0.03)))
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(upkeep.keep_lease, engine)
+        tasks.start_soon(upkeep.watch_leases, engine)
         with anyio.fail_after(5):
-            await settled.wait()
+            await again.wait()
         tasks.cancel_scope.cancel()
 
-    assert done == ["renewed"] * 4 + ["settled"]
+    assert settled == [0, 8]  # two looks at the clock for the sleep, and for each of three pauses
+
+
+class _Hanging(FakeBackend):
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.connecting = anyio.Event()
+
+    @asynccontextmanager
+    async def connect(self, ref: KernelRef) -> AsyncIterator[FakeKernel]:
+        self.connecting.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+        yield
+
+
+async def test_process_that_settles_for_a_long_time_is_not_taken_for_dead(
+    settings: Settings, backend: FakeBackend, tmp_path: Path
+) -> None:
+    async with open_service(settings, backend=backend) as service:
+        session = await service.create_session()
+        await service.run_code(session.id, "1")
+
+    hanging = _Hanging(tmp_path)
+    async with open_service(settings, backend=hanging) as service:
+        lease = select(leases.c.expires_at).where(leases.c.id == service.lease)
+
+        async def expiry() -> float:
+            return await service.database.read(lambda conn: conn.execute(lease).scalar_one())
+
+        await _orphan(service, session)
+        with anyio.fail_after(10):
+            await hanging.connecting.wait()
+            first = await expiry()
+            while await expiry() < first + settings.lease_time:
+                await anyio.sleep(0.05)
 
 
 class _Crashing(FakeBackend):

@@ -2,13 +2,17 @@
 
 How this works: such a link ends nowhere in particular: names have spaces, parentheses and dots,
 links stand in Markdown, in brackets or at the end of a sentence. So the files that exist decide:
-of all ends that could be one, the mention is the longest that names a file. Indices count code
-points (Python's own), `start` inclusive and `end` exclusive: `value[start:end] == annotation.text`.
+of all ends that could be one, the mention is the longest that names a file. What follows a link is
+read as a whole in each way it may be meant, names that it begins with are looked up, and only for
+these is the place in the text found at which they end: the time is linear in the text, whatever is
+in it. Indices count code points (Python's own), `start` inclusive and `end` exclusive:
+`value[start:end] == annotation.text`.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -22,11 +26,49 @@ _GOES_ON = re.compile(r"[A-Za-z0-9_%~]|[-./+@=](?=\w)")
 _STOP = re.compile(r"[\n\r\t<>\"|]")
 """What no mention holds, even where a file could be named so."""
 
-_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+@dataclass(frozen=True)
+class _Decoding:
+    """One way in which a name is written differently: `decode` is given what `pattern` matches."""
+
+    mark: str
+    """What is in every match."""
+
+    pattern: re.Pattern[str]
+    decode: Callable[[str], str]
+
+    def apply(self, written: str) -> str:
+        """Return what is meant by all of it."""
+        return self.pattern.sub(lambda match: self.decode(match[0]), written)
+
+    def find_end(self, written: str, length: int) -> int | None:
+        """Return where that which means the first `length` characters ends, None if nowhere."""
+        start = done = 0
+        for match in self.pattern.finditer(written):
+            plain = match.start() - start
+            if length <= done + plain:
+                break
+            start = match.end()
+            done += plain + len(self.decode(match[0]))
+            if length < done:
+                return None
+        return start + length - done
+
+
+def _decompose(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+_MARKDOWN = _Decoding("\\", re.compile(r"\\[!-/:-@\[-`{-~]"), lambda escaped: escaped[1])
 """A character that Markdown was told to take as it is."""
 
-_ASCII = re.compile(r"[\x00-\x7f]*")
-"""The beginning of a name that no normalization changes."""
+_PERCENT = _Decoding("%", re.compile(r"(?:%[0-9A-Fa-f]{2})+"), unquote)
+
+_UNICODE = _Decoding("", re.compile(r"[^\x00-\x7f]"), _decompose)
+"""How many characters each becomes is what counts: only together can they be put in order."""
+
+_MEANINGS: Sequence[Sequence[_Decoding]] = ((), (_PERCENT,), (_MARKDOWN,), (_MARKDOWN, _PERCENT))
+"""What may have been done to a name in a link, from the last to the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +88,19 @@ def find_mentions(text: str, paths: Iterable[str], *, is_final: bool = True) -> 
     With `is_final` false the text may go on: it ends before the first mention that more text
     could change.
     """
-    known = {unicodedata.normalize("NFC", path): path for path in paths}
-    # Each byte may be written as %XX.
-    longest = 3 * max((len(path.encode()) for path in known), default=0)
+    known = _Names(paths)
     position = 0
     while (link := _LINK.search(text, position)) is not None:
         # No farther than a name can reach: a text may be nothing but links.
-        limit = _limit(text, link.end(), min(link.end() + longest, len(text)))
+        limit = _limit(text, link.end(), min(link.end() + known.longest_link, len(text)))
         found = _longest(text, link.end(), limit, known)
         if not is_final and limit == len(text) and _may_change(text, link.end(), found, known):
             return
         if found is None:
             position = link.end()
             continue
-        end, path = found
+        end, name = found
+        path = known.paths[name]
         yield Mention(start=link.start(), end=end, text=text[link.start() : end], path=path)
         position = end
 
@@ -84,54 +125,93 @@ def _limit(text: str, start: int, end: int) -> int:
     return min((match.start() for match in found if match is not None), default=end)
 
 
-def _longest(text: str, start: int, limit: int, known: Mapping[str, str]) -> tuple[int, str] | None:
-    """Return the last end at which a known path has been read, and that path."""
-    if not _may_begin(text[start:limit], known):
-        return None
-    for end in range(limit, start, -1):
-        if _goes_on(text, end):
-            continue
-        for name in _readings(text[start:end]):
-            if name in known:
-                return end, known[name]
-    return None
+class _Names:
+    """The names of files, decomposed: what is canonically the same is one text then."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.paths = {_decompose(path): path for path in paths}
+        # Each byte may be written as %XX.
+        self.longest_link = 3 * max((len(path.encode()) for path in self.paths), default=0)
+        self._sorted = sorted(self.paths)
+        self._shorter: list[int] = []
+        """For each the place of the longest other that it begins with, -1 for none."""
+
+        begun: list[int] = []
+        for place, name in enumerate(self._sorted):
+            while begun and not name.startswith(self._sorted[begun[-1]]):
+                begun.pop()
+            self._shorter.append(begun[-1] if begun else -1)
+            begun.append(place)
+
+    def beginnings(self, text: str) -> Iterator[str]:
+        """Return the names that a text begins with, the longest first."""
+        # Whatever is sorted between such a name and the text begins with that name.
+        place = bisect_right(self._sorted, text) - 1
+        while place >= 0:
+            if text.startswith(self._sorted[place]):
+                yield self._sorted[place]
+            place = self._shorter[place]
 
 
-def _may_begin(written: str, known: Mapping[str, str]) -> bool:
-    """Tell whether a path may be what stands at the beginning; most links are to none.
+class _Reading:
+    """What a text means after some decodings, and where in the text which part of it is."""
 
-    What follows a path may change its last character, so that one does not count.
-    """
-    begins = tuple(_ASCII.match(name).group()[:-1] for name in known)  # type: ignore[union-attr]
-    return any(reading.startswith(begins) for reading in _readings(written))
+    def __init__(self, written: str, decodings: Sequence[_Decoding]) -> None:
+        self._decodings = decodings
+        self._stages = [written]
+        for decoding in decodings:
+            self._stages.append(decoding.apply(self._stages[-1]))
+        self.text = _decompose(self._stages[-1])
+
+    def find_end(self, length: int) -> int | None:
+        """Return where in the text the first `length` characters of what it means end."""
+        last = self._stages[-1]
+        end = length if last.isascii() else _UNICODE.find_end(last, length)
+        for written, decoding in zip(self._stages[-2::-1], reversed(self._decodings), strict=True):
+            end = None if end is None else decoding.find_end(written, end)
+        return end
+
+
+def _readings(written: str) -> Iterator[_Reading]:
+    """Return what a link may mean: as written, without Markdown's escapes, percent-decoded."""
+    for decodings in _MEANINGS:
+        if all(decoding.mark in written for decoding in decodings):
+            yield _Reading(written, decodings)
+
+
+def _longest(text: str, start: int, limit: int, known: _Names) -> tuple[int, str] | None:
+    """Return the last end at which a known name has been read, and that name."""
+    found: tuple[int, str] | None = None
+    for reading in _readings(text[start:limit]):
+        for name in known.beginnings(reading.text):
+            end = reading.find_end(len(name))
+            if end is not None and not _goes_on(text, start + end):
+                if found is None or start + end > found[0]:
+                    found = start + end, name
+                break
+    return found
 
 
 def _goes_on(text: str, end: int) -> bool:
     if _GOES_ON.match(text, end) is not None:
         return True
+    after = text[end : end + 1]
     # A letter of another script may follow a name at once where words have no spaces.
-    return text[end : end + 1].isalpha() and not text[end - 1].isascii()
+    return (after.isalpha() and not text[end - 1].isascii()) or (
+        after != "" and unicodedata.combining(after) > 0
+    )
 
 
-def _readings(written: str) -> Iterator[str]:
-    """Return what a link may mean: as written, without Markdown's escapes, percent-decoded."""
-    for plain in (written, _ESCAPED.sub(r"\1", written)):
-        yield unicodedata.normalize("NFC", plain)
-        if "%" in plain:
-            yield unicodedata.normalize("NFC", unquote(plain))
-
-
-def _may_change(
-    text: str, start: int, found: tuple[int, str] | None, known: Mapping[str, str]
-) -> bool:
+def _may_change(text: str, start: int, found: tuple[int, str] | None, known: _Names) -> bool:
     """Tell whether more text could make of this mention another one."""
-    read = min(len(name) for name in _readings(text[start:]))
-    longest = max(map(len, known), default=0)
+    read = min(len(reading.text) for reading in _readings(text[start:]))
     if found is None:
-        return read <= longest
-    end, path = found
+        return read <= max(map(len, known.paths), default=0)
+    end, read_name = found
     if end >= len(text) - 1:
         return True
-    read_path = unicodedata.normalize("NFC", path)
-    others = [name for name in known if name != read_path and name.startswith(read_path)]
-    return any(read <= len(name) for name in others)
+    return any(
+        read <= len(name)
+        for name in known.paths
+        if name != read_name and name.startswith(read_name)
+    )

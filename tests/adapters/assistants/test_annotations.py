@@ -122,6 +122,34 @@ def test_what_is_found_in_unfinished_text_stays_found() -> None:
     assert counts[text.index("four")] >= 2
 
 
+@pytest.mark.parametrize("filler", ["%!", "%41", "\\_", "é", "e\u0301", "%C3", "a", "\\%25"])
+def test_long_names_are_found_in_linear_time_whatever_follows_them(filler: str) -> None:
+    name = "n" * 200
+    link = f"sandbox:/mnt/data/{name}"
+    files = {name: "file-n"} | {f"{name[:size]}.": "file-x" for size in range(1, 200)}
+    text = (f"{link} " + filler * (360 // len(filler))) * 450
+
+    found = annotate(text, files)
+
+    assert len(found) == 450
+    assert {text[item["start_index"] : item["end_index"]] for item in found} == {link}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sandbox:/mnt/data/cafe\u0301.txt", []),  # not the file `cafe` with an accent behind it
+        ("sandbox:/mnt/data/caf%C3%A9.txt", ["café.txt"]),
+        ("sandbox:/mnt/data/caf\u00e9.txt", ["café.txt"]),
+        (r"sandbox:/mnt/data/100\%25\_b.txt", ["100%_b.txt"]),
+    ],
+)
+def test_names_are_found_in_each_way_they_are_written(text: str, expected: list[str]) -> None:
+    paths = ["cafe", *expected, "100"]
+
+    assert [mention.path for mention in find_mentions(text, paths)] == expected
+
+
 def test_many_links_and_names_are_found_in_linear_time() -> None:
     files = {f"file{number}.csv": "file-x" for number in range(1000)}
     text = "sandbox:/mnt/data/" + "a " * 2000 + "sandbox:/mnt/data/file7.csv " * 5000

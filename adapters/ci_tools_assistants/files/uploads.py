@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 PART_LIMIT = 64 * 1024 * 1024
 """Bytes of one part."""
 
+PARTS_LIMIT = 10_000
+"""Parts of one upload, those included that were sent twice or are not used."""
+
 LIFE = 3600
 """Seconds in which an upload is to be completed."""
 
@@ -42,6 +45,10 @@ _CLAIM = 900
 
 _CLEAN_UP = 30.0
 """Seconds to take back what was done for an upload that could not be completed."""
+
+
+PARTS, RECEIVED = "parts", "received"
+"""Keys of an upload's private part: how many parts came, and how many bytes."""
 
 
 class CreateUpload(Body):
@@ -57,7 +64,7 @@ class CreateUpload(Body):
 class CompleteUpload(Body):
     """The parts of the file in their order; `md5` is that of the whole file, in hex."""
 
-    part_ids: list[str] = Field(max_length=10_000)
+    part_ids: list[str] = Field(max_length=PARTS_LIMIT)
     md5: str | None = None
 
 
@@ -133,30 +140,33 @@ async def add_part(call: Call) -> Object:
     """Keep a part of a pending upload."""
     upload_id = call.params["upload_id"]
     check_declared_size(call.request, PART_LIMIT)
-    upload = await call.records.get(Kind.UPLOAD, upload_id, principal=call.principal)
-    _check_pending(upload)
-    stored = await call.records.read(lambda conn: _read_parts(conn, upload_id))
-    # Twice the file: a part may have to be sent again when its answer was lost.
-    room = 2 * upload["bytes"] + PART_LIMIT - sum(part["size"] for part in stored.values())
-    taken = await _take_part(call, upload_id, min(PART_LIMIT, room))
+    upload, private = await call.records.get_both(Kind.UPLOAD, upload_id, principal=call.principal)
+    taken = await _take_part(call, upload_id, min(PART_LIMIT, _find_room(upload, private)))
     part = {
         "id": new_id("part_"),
         "object": "upload.part",
         "created_at": now(),
         "upload_id": upload_id,
     }
-    private = {"file_id": taken.file.id, "size": taken.file.size}
+    size = taken.file.size
 
     def work(conn: Connection) -> Object:
         row = rows.find_row(conn, Kind.UPLOAD, upload_id, principal=call.principal, lock=True)
-        _check_pending(row.data)
+        private = row.private or {}
+        if size > (room := _find_room(row.data, private)):  # others came meanwhile
+            raise _too_large(room)
+        counted = {
+            PARTS: private.get(PARTS, 0) + 1,
+            RECEIVED: private.get(RECEIVED, 0) + size,
+        }
+        rows.set_private(conn, Kind.UPLOAD, row, {**private, **counted})
         return rows.add_row(
             conn,
             Kind.PART,
             part,
             principal=call.principal,
             parent=upload_id,
-            private=private,
+            private={"file_id": taken.file.id, "size": size},
         )
 
     try:
@@ -244,14 +254,36 @@ async def _limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
     async for chunk in chunks:
         size += len(chunk)
         if size > limit:
-            raise ApiError(
-                413,
-                f"The part is larger than {max(limit, 0)} bytes, the most that this upload takes "
-                "at once.",
-                param="data",
-                code="part_too_large",
-            )
+            raise _too_large(limit)
         yield chunk
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413,
+        f"The part is larger than {max(limit, 0)} bytes, the most that this upload takes at once.",
+        param="data",
+        code="part_too_large",
+    )
+
+
+def _find_room(upload: Object, private: Object) -> int:
+    """Return how many bytes an upload still takes.
+
+    Raises:
+        ApiError: It takes no part any more.
+    """
+    _check_pending(upload)
+    if private.get(PARTS, 0) >= PARTS_LIMIT:
+        raise ApiError(
+            400,
+            f"Upload {upload['id']} has {PARTS_LIMIT:,} parts, the most there can be: begin "
+            f"another one and send larger parts, of up to {PART_LIMIT:,} bytes.",
+            param="data",
+            code="too_many_parts",
+        )
+    # Twice the file: a part may have to be sent again when its answer was lost.
+    return int(2 * upload["bytes"] + PART_LIMIT - private.get(RECEIVED, 0))
 
 
 async def _claim(call: Call, upload_id: str) -> tuple[Object, Object, Mapping[str, Object]]:

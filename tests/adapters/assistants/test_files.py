@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import httpx2
 import pytest
 
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants.app import Api, AssistantsApp
+from ci_tools_assistants.files import uploads
 from ci_tools_assistants.files.upkeep import expire
 from ci_tools_assistants.objects import Kind, Object
 
@@ -514,6 +516,40 @@ async def test_limits_of_uploads_are_held(tmp_path: Path) -> None:
     error_of(refused, 413)
     assert error_of(wrong, 400)["param"] == "purpose"
     assert stored == 0
+
+
+async def test_an_upload_takes_no_more_parts_than_can_be_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PARTS_LIMIT", 3)
+    upload = await begin(world, 0)
+    taken = [await add(world, upload, b"") for _ in range(3)]
+
+    refused = await add(world, upload, b"")
+    none = await finish(world, upload)
+
+    assert [response.status_code for response in taken] == [200] * 3
+    assert error_of(refused, 400)["code"] == "too_many_parts"
+    assert none.json()["file"]["bytes"] == 0
+
+
+async def test_parts_that_come_together_find_no_more_room_than_there_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PART_LIMIT", 10)
+    upload = await begin(world, 10)
+    responses: list[httpx2.Response] = []
+
+    async def send() -> None:
+        responses.append(await add(world, upload, b"x" * 10))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(send)
+
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses == [200] * 3 + [413] * 5
+    assert await _stored_bytes(world) == 30
 
 
 async def _stored_bytes(world: World) -> int:

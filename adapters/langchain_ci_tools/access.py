@@ -1,11 +1,15 @@
 """What every tool, middleware and backend of one toolkit shares: the way to its sessions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from langchain_core.runnables import RunnableConfig
 
 from ci_tools.models import new_id
 from langchain_ci_tools.api import Put, SessionAPI
-from langchain_ci_tools.sessions import Found, Sessions, Where
+from langchain_ci_tools.sessions import Found, Sessions, Where, find_thread
 
 if TYPE_CHECKING:
     # It imports an event loop's worth of modules, which only who makes a toolkit pays for.
@@ -15,6 +19,9 @@ T = TypeVar("T")
 
 Action: TypeAlias = Callable[[SessionAPI, Found, Put], Awaitable[T]]
 """What is done in a session; it runs in the private event loop."""
+
+_agents: ContextVar["tuple[Access, Where] | None"] = ContextVar("ci_tools_agent", default=None)
+"""The session of the agent whose tool is running, and the way to it."""
 
 
 class Access:
@@ -26,12 +33,32 @@ class Access:
         """Whose sessions; None is whoever the service was opened for."""
 
         self.sessions = Sessions()
-        self.fallback = new_id("")
-        """The thread of calls that name none."""
+        self.fallback = Where(thread=new_id(""))
+        """The session of calls that name no thread."""
 
     def act_as(self, principal: str) -> "Access":
         """Return the way to another principal's sessions, over the same connection."""
         return Access(self.connection, principal=principal)
+
+    @contextmanager
+    def use_in_tools(self, where: Where) -> Iterator[None]:
+        """Let all that a tool of an agent does be in the agent's session."""
+        token = _agents.set((self, where))
+        try:
+            yield
+        finally:
+            _agents.reset(token)
+
+    def find_where(self, config: RunnableConfig | None, state: object = None) -> Where | None:
+        """Return the session of a call, by its thread, or else by the agent that makes it.
+
+        None if it has neither.
+        """
+        thread = find_thread(config, state)
+        access, agents = _agents.get() or (None, None)
+        if access is self and agents and (thread is None or agents.session_id is not None):
+            return agents
+        return None if thread is None else Where(thread=thread)
 
     def call(self, where: Where, action: Action[T], *, put: Put = None) -> T:
         """Do something in a session and wait, blocking this thread."""

@@ -1,10 +1,14 @@
 """Errors of the core, and arguments that do not fit, as texts that tell a model what to do next."""
 
+import logging
+
 from langchain_core.tools import ToolException
 from pydantic import ValidationError
 from pydantic.v1 import ValidationError as OldValidationError
 
 from ci_tools.errors import CIToolsError, LimitError, NotFoundError
+
+logger = logging.getLogger(__name__)
 
 _OPERATOR = "Tell the user: whoever runs it can find the cause with `ci-tools doctor`."
 
@@ -33,8 +37,13 @@ _NOT_FOUND_ADVICE = {
 """What to do about `not_found`, for each kind of record."""
 
 
-def explain(error: CIToolsError) -> str:
-    """Return the error's message and what to do about it."""
+def explain(error: Exception) -> str:
+    """Return the error's message and what to do about it; log one that should not happen."""
+    if not isinstance(error, CIToolsError):
+        logger.exception("a call failed unexpectedly", exc_info=error)
+        return (
+            f"The code interpreter failed unexpectedly ({type(error).__name__}); its log says more."
+        )
     advice = _ADVICE.get(error.code, "")
     if isinstance(error, NotFoundError):
         advice = _NOT_FOUND_ADVICE.get(error.kind, advice)
@@ -43,7 +52,7 @@ def explain(error: CIToolsError) -> str:
     return f"{error} {advice}".rstrip()
 
 
-def to_tool_error(error: CIToolsError) -> ToolException:
+def to_tool_error(error: Exception) -> ToolException:
     """Return the error as the one exception that tools answer instead of ending an agent."""
     return ToolException(explain(error))
 

@@ -5,7 +5,8 @@ the messages keep notes in their place, under the same ids. Before each call of 
 images of tool messages are put where that model can take them, and what is in /mnt/data is told in
 the user's last message; both only in what is sent, not in the state. The session belongs to the
 thread, not to the run: it goes on after interrupts, and in the next turn, and ends by its time to
-live. The state holds no live object, so every checkpointer can keep it.
+live. The state holds no live object, so every checkpointer can keep it. A session that cannot be
+reached ends no run: the model is told, and the files are put there in a later turn.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,9 +24,18 @@ from langchain.agents.middleware.types import (
 )
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import ensure_config
+from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
-from ci_tools.errors import CIToolsError, NotFoundError
+from ci_tools.errors import (
+    CIToolsError,
+    FileTooLargeError,
+    InvalidArgumentError,
+    InvalidPathError,
+    LimitError,
+    NotFoundError,
+)
 from ci_tools.models import File, new_id
 from langchain_ci_tools.access import Action
 from langchain_ci_tools.api import Put, SessionAPI
@@ -34,7 +44,7 @@ from langchain_ci_tools.attachments import Attachment, Kind, find_attachments
 from langchain_ci_tools.content import file_line
 from langchain_ci_tools.failures import explain
 from langchain_ci_tools.images import Images, place_images
-from langchain_ci_tools.sessions import LOST, Found, Where, find_thread
+from langchain_ci_tools.sessions import LOST, Found, Where
 from langchain_ci_tools.toolkit import CodeInterpreterToolkit
 
 DEFAULT_TOOLS = ("run_code", "run_command", "list_files", "read_file", "get_run_step")
@@ -49,6 +59,9 @@ and run it again. Write files for the user into /mnt/data and name them in your 
 
 _LISTED = 50
 """Files in /mnt/data that the model is told of at the beginning of a turn."""
+
+_REFUSALS = (FileTooLargeError, InvalidArgumentError, InvalidPathError, LimitError)
+"""Errors that a file will meet again in a later turn."""
 
 
 class CodeInterpreterState(AgentState[ResponseT]):
@@ -118,7 +131,10 @@ class CodeInterpreterMiddleware(
         """Put new files into the session, and look what is in it."""
         turn = self._plan(state)
         if self._needs_session(turn):
-            turn.update |= self._access.call(turn.where, self._prepare(turn))
+            try:
+                turn.update |= self._access.call(turn.where, self._prepare(turn))
+            except Exception as error:  # noqa: BLE001 - `explain` logs it
+                turn.update |= _miss(error)
         return turn.update or None
 
     async def abefore_agent(
@@ -127,7 +143,10 @@ class CodeInterpreterMiddleware(
         """Put new files into the session, and look what is in it."""
         turn = self._plan(state)
         if self._needs_session(turn):
-            turn.update |= await self._access.acall(turn.where, self._prepare(turn))
+            try:
+                turn.update |= await self._access.acall(turn.where, self._prepare(turn))
+            except Exception as error:  # noqa: BLE001 - `explain` logs it
+                turn.update |= _miss(error)
         return turn.update or None
 
     def wrap_model_call(
@@ -146,14 +165,41 @@ class CodeInterpreterMiddleware(
         """Send the model what it can take."""
         return await handler(self._fit(request))
 
+    def wrap_tool_call(
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]],
+    ) -> ToolMessage | Command[Any]:
+        """Let what a tool does be in the agent's session too: a `SessionSandbox`, a subagent."""
+        with self._access.use_in_tools(self._find_where(request)):
+            return handler(request)
+
+    async def awrap_tool_call(
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]],
+    ) -> ToolMessage | Command[Any]:
+        """Let what a tool does be in the agent's session too: a `SessionSandbox`, a subagent."""
+        with self._access.use_in_tools(self._find_where(request)):
+            return await handler(request)
+
+    def _find_where(self, request: ToolCallRequest) -> Where:
+        if self._session_id is not None:
+            return Where(session_id=self._session_id)
+        where = self._access.find_where(ensure_config(), request.state)
+        return where or self._access.fallback
+
     def _plan(self, state: CodeInterpreterState[ResponseT]) -> _Turn:
-        thread = find_thread(ensure_config(), state)
         update: dict[str, Any] = {}
-        if thread is None and self._session_id is None:
-            thread = update["code_interpreter_thread"] = new_id("run-")
+        where: Where | None = Where(session_id=self._session_id)
+        if self._session_id is None:
+            where = self._access.find_where(ensure_config(), state)
+        if where is None:
+            where = Where(thread=new_id("run-"))
+            update["code_interpreter_thread"] = where.thread
         staged = state.get("code_interpreter_staged", [])
         return _Turn(
-            where=Where(thread=thread or "", session_id=self._session_id),
+            where=where,
             messages=[
                 message
                 for message in state["messages"]
@@ -209,8 +255,15 @@ class CodeInterpreterMiddleware(
         return action
 
     def _fit(self, request: ModelRequest[ContextT]) -> ModelRequest[ContextT]:
-        messages = place_images(request.messages, self._images, model=request.model)
         state = cast("CodeInterpreterState[Any]", request.state)
+        staged = state.get("code_interpreter_staged", [])
+        messages: Sequence[AnyMessage] = [
+            _leave_out(message, keep=self._keep)
+            if isinstance(message, HumanMessage) and message.id not in staged
+            else message
+            for message in request.messages
+        ]
+        messages = place_images(messages, self._images, model=request.model)
         if notes := state.get("code_interpreter_files"):
             messages = _tell(messages, "\n".join(notes))
         system = request.system_message
@@ -248,9 +301,30 @@ async def _stage(service: SessionAPI, session_id: str, attachment: Attachment) -
         if error.kind == "session":
             raise
         return None  # the id of a file that the provider keeps
-    except CIToolsError as error:
+    except _REFUSALS as error:
         return f"[The attached file {attachment.name} is not in /mnt/data: {explain(error)}]"
     return f"[Attached file: /mnt/data/{file_line(file)}]"
+
+
+def _leave_out(message: HumanMessage, *, keep: frozenset[Kind]) -> HumanMessage:
+    """Return a message without files that are not in the session yet, as no model takes them."""
+    late = [
+        attachment
+        for attachment in find_attachments(message.content)
+        if attachment.data is not None and attachment.kind not in keep
+    ]
+    if not late:
+        return message
+    content = [*cast("list[str | dict[str, Any]]", message.content)]
+    for attachment in late:
+        text = f"[The attached file {attachment.name} is not in /mnt/data yet.]"
+        content[attachment.index] = {"type": "text", "text": text}
+    return message.model_copy(update={"content": content})
+
+
+def _miss(error: Exception) -> dict[str, Any]:
+    """Return what the model is told where its session cannot be reached."""
+    return {"code_interpreter_files": [f"The code interpreter cannot be used: {explain(error)}"]}
 
 
 def _list(files: Sequence[File]) -> list[str]:

@@ -5,7 +5,6 @@ the service become tool messages with `status="error"`, because anything that a 
 the whole run of an agent.
 """
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -18,14 +17,11 @@ from langchain_core.tools import BaseTool, InjectedToolArg, ToolException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.v1 import ValidationError as OldValidationError
 
-from ci_tools.errors import CIToolsError
 from langchain_ci_tools.access import Access, Action
 from langchain_ci_tools.content import Outcome
 from langchain_ci_tools.failures import explain_arguments, to_tool_error
 from langchain_ci_tools.live import Listeners
-from langchain_ci_tools.sessions import Where, find_thread
-
-logger = logging.getLogger(__name__)
+from langchain_ci_tools.sessions import Where
 
 _call_id: ContextVar[str | None] = ContextVar("ci_tools_call_id", default=None)
 """The id of the tool call that is being answered."""
@@ -104,10 +100,8 @@ class SessionTool(BaseTool):
             where = self._where(config, runtime)
             put = listeners.emit if self.live and listeners else None
             return self._to_result(self.access.call(where, action, put=put))
-        except CIToolsError as error:
-            raise to_tool_error(error) from error
         except Exception as error:
-            raise _to_unexpected(error) from error
+            raise to_tool_error(error) from error
 
     async def _arun(
         self,
@@ -123,10 +117,8 @@ class SessionTool(BaseTool):
             where = self._where(config, runtime)
             put = listeners.aemit if self.live and listeners else None
             return self._to_result(await self.access.acall(where, action, put=put))
-        except CIToolsError as error:
-            raise to_tool_error(error) from error
         except Exception as error:
-            raise _to_unexpected(error) from error
+            raise to_tool_error(error) from error
 
     def _listeners(self, runtime: Any, run_manager: Any) -> Listeners:
         return Listeners(runtime, run_manager, tool_call_id=_call_id.get(), tool=self.name)
@@ -141,8 +133,8 @@ class SessionTool(BaseTool):
     def _where(self, config: RunnableConfig, runtime: Any) -> Where:
         if self.session_id is not None:
             return Where(session_id=self.session_id)
-        thread = find_thread(config, getattr(runtime, "state", None))
-        return Where(thread=self.access.fallback if thread is None else thread)
+        where = self.access.find_where(config, getattr(runtime, "state", None))
+        return where or self.access.fallback
 
     def _to_result(self, outcome: Outcome) -> tuple[Any, object]:
         call_id = _call_id.get()
@@ -157,11 +149,3 @@ class SessionTool(BaseTool):
             )
             return message, outcome.artifact
         return outcome.content, outcome.artifact
-
-
-def _to_unexpected(error: Exception) -> ToolException:
-    """Log what should not happen, and answer it: an agent goes on without the tool."""
-    logger.exception("a tool failed unexpectedly", exc_info=error)
-    return ToolException(
-        f"The code interpreter failed unexpectedly ({type(error).__name__}); its log says more."
-    )

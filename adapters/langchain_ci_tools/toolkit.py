@@ -233,7 +233,7 @@ class CodeInterpreterToolkit(BaseToolkit):
     def _where(self, thread: str | RunnableConfig | None) -> Where:
         if isinstance(thread, dict):
             thread = find_thread(thread, None)
-        return Where(thread=self._access.fallback if thread is None else thread)
+        return self._access.fallback if thread is None else Where(thread=thread)
 
 
 def _open_local(

@@ -10,7 +10,7 @@ from deepagents import create_deep_agent
 from deepagents.backends.composite import CompositeBackend
 from langchain.agents import create_agent
 from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -123,35 +123,6 @@ async def test_deep_agent_has_shell_files_and_python_with_state_on_one_folder(
     assert "shell" in texts[5]
     assert results(done["messages"])[3].content[-1]["type"] == "image"  # type: ignore[index]
     assert [file.path for file in real.list_files(config)][:2] == ["co2.csv", "co2.png"]
-
-
-async def test_one_sandbox_serves_every_thread_its_own_session(
-    real: CodeInterpreterToolkit, config: RunnableConfig
-) -> None:
-    sandbox = SessionSandbox(real)
-
-    async def look(_: object) -> str:
-        return (await sandbox.aexecute("ls")).output
-
-    await real.aupload_file("mine.txt", b"", config)
-
-    assert await RunnableLambda(look).ainvoke(None, config) == "mine.txt\n"
-    assert await RunnableLambda(look).ainvoke(None, {"configurable": {"thread_id": "no"}}) == ""
-    assert SessionSandbox(real, session_id=real.session(config).id).execute("ls").output != ""
-
-
-def test_sandbox_tells_timeouts_and_files_elsewhere(real: CodeInterpreterToolkit) -> None:
-    sandbox = SessionSandbox(real, thread="sandbox")
-
-    slow = sandbox.execute("echo begun; sleep 60", timeout=1)
-    [written] = sandbox.upload_files([("/tmp/folder/a.txt", b"text")])
-    [refused] = sandbox.upload_files([("/proc/a.txt", b"text")])
-    [read, missing] = sandbox.download_files(["/tmp/folder/a.txt", "/tmp/none"])
-
-    assert (slow.exit_code, slow.output.splitlines()[0]) == (124, "begun")
-    assert (written.error, refused.error) == (None, "permission_denied")
-    assert (read.content, missing.error) == (b"text", "file_not_found")
-    assert [file.path for file in real.list_files("sandbox")] == []
 
 
 async def test_cancelled_agent_leaves_its_variables_and_a_cancelled_step(

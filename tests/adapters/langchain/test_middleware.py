@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage, To
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
-from ci_tools import StepStatus
+from ci_tools import ServerUnavailableError, StepStatus
 from langchain_ci_tools import CodeInterpreterMiddleware, CodeInterpreterToolkit, to_step
 from langchain_ci_tools.middleware import SYSTEM_PROMPT
 from langchain_ci_tools.sessions import KEY, LOST
@@ -165,6 +165,60 @@ def test_file_that_cannot_be_staged_is_said(
         done = to_agent(toolkit, model).invoke(ask(CSV), config)
 
     assert "numbers.csv is not in /mnt/data" in done["messages"][0].text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_files_wait_for_a_service_that_is_away(
+    local: CodeInterpreterToolkit,
+    model: ScriptedModel,
+    config: RunnableConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    is_async: bool,
+) -> None:
+    agent = to_agent(local, model)
+
+    async def run(question: Any) -> Any:
+        if is_async:
+            return await agent.ainvoke(question, config)
+        return agent.invoke(question, config)
+
+    def refuse(*arguments: object, **more: object) -> None:
+        raise ServerUnavailableError("The service is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.access, "acall" if is_async else "call", refuse)
+        first = await run(ask({"type": "text", "text": "Sum?"}, CSV))
+    second = await run(ask("And now?"))
+
+    # Meanwhile the model is told, and the bytes, which it could not read, are kept.
+    assert first["messages"][0].content[1] == CSV
+    assert "numbers.csv is not in /mnt/data yet" in str(model.sent[0][-1].content)
+    assert "The service is away." in str(model.sent[0][-1].content)
+    assert "base64" not in str(model.sent[0][-1].content)
+    assert "Attached file" in second["messages"][0].content[1]["text"]
+    assert "away" not in str(model.sent[1][-1].content)
+    assert local.download_file("numbers.csv", config) == b"n\n1\n2\n"
+
+
+def test_file_whose_session_fails_is_not_given_up(
+    local: CodeInterpreterToolkit,
+    model: ScriptedModel,
+    config: RunnableConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ci_tools import SessionService
+
+    async def refuse(*arguments: object) -> None:
+        raise ServerUnavailableError("The service is away.")
+
+    agent = to_agent(local, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SessionService, "upload_file", refuse)
+        agent.invoke(ask(CSV), config)
+    agent.invoke(ask("And now?"), config)
+
+    assert local.download_file("numbers.csv", config) == b"n\n1\n2\n"
 
 
 def test_next_turn_is_told_what_code_has_made(

@@ -1,7 +1,8 @@
 """The official clients that cannot live in the tests' own environment, each in a folder of its own.
 
 They are installed once into `build/` for what is locked here: the last Python client of version 1,
-which needs an old transport, and Node's newest client and the last with positional calls.
+which needs an old transport, and Node's newest client, the last with positional calls and the last
+of version 1.
 
     python -m tests.adapters.assistants.clients.environments     install what is missing
 """
@@ -60,7 +61,7 @@ def install_packages(name: str, requirements: Path, *options: str) -> Path:
 
 
 def node(name: str) -> Environment:
-    """Return Node with one of the clients: `newest` or `4`.
+    """Return Node with one of the clients: `newest`, `4` or `version_1`.
 
     A script finds the client in a `node_modules` beside it, so a link to `modules` must be there.
     """
@@ -121,5 +122,5 @@ def _npm(locked: list[Path], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    for environment in (old_python(), node("newest"), node("4")):
+    for environment in (old_python(), node("newest"), node("4"), node("version_1")):
         print(environment.modules.relative_to(ROOT))

@@ -65,6 +65,7 @@ async def open_service(
                 rates=RateLimiter(settings.requests_per_minute),
             )
             await renew_lease(engine)
+            records.keep_journal(engine.lease)
             for upkeep in (keep_lease, watch_leases, watch_steps, sweep):
                 tasks.start_soon(upkeep, engine)
             try:

@@ -25,6 +25,9 @@ _LISTED = 1000
 _PATIENCE = 3
 """Looks for orphans, a third of the lease time apart, that are left out after a sleep."""
 
+_LOOSE_TIME = 900.0
+"""Seconds that an object without a record is left alone: its process may only have slept."""
+
 _SWEEP = 60.0
 """The longest time in seconds between two looks for idle kernels and expired sessions."""
 
@@ -121,6 +124,7 @@ async def sweep(engine: Engine) -> None:
         await anyio.sleep(pause)
         await _attempt("idle kernels", lambda: stop_idle_kernels(engine))
         await _attempt("expired sessions", lambda: delete_expired(engine))
+        await _attempt("loose objects", lambda: sweep_objects(engine))
 
 
 async def stop_idle_kernels(engine: Engine) -> None:
@@ -164,6 +168,14 @@ async def _delete_expired(engine: Engine, session: Session) -> None:
     if session == await engine.records.get_session(session.id, principal=session.principal):
         logger.info("session %s: expired", session.id)
         await delete_session(engine, session)
+
+
+async def sweep_objects(engine: Engine) -> None:
+    """Delete from the object store what no record names and no living process writes."""
+    while keys := await engine.records.claim_garbage(age=_LOOSE_TIME):
+        logger.info("deleting %s objects that a process left behind", len(keys))
+        for key in keys:
+            await _attempt("loose object", partial(engine.blobs.sweep, key))
 
 
 async def delete_session(engine: Engine, session: Session) -> None:

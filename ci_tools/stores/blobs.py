@@ -6,12 +6,22 @@ obstore's own stream reads ahead without a bound, and on a local disk it is ten 
 """
 
 import hashlib
+import logging
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -23,6 +33,9 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 
 from ci_tools.errors import ConfigurationError, NotFoundError, StoreError
 from ci_tools.settings import Settings
+from ci_tools.stores.multipart import find_bucket
+
+logger = logging.getLogger(__name__)
 
 _PART = 8 << 20
 """Bytes in one part of an upload (S3 takes no less than 5 MiB, and 10,000 parts)."""
@@ -49,11 +62,28 @@ _DELETES_AT_ONCE = 16
 """Requests to delete that are under way together."""
 
 
+class Journal(Protocol):
+    """Notes of the objects that no record names, so that none stays when a process is killed."""
+
+    async def announce(self, key: str) -> None:
+        """Note that something is about to be written under a key."""
+        ...
+
+    async def give_up(self, key: str) -> None:
+        """Note that what was written under a key is to go."""
+        ...
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        """Note that there is nothing under these keys."""
+        ...
+
+
 class BlobStore:
     """Bytes under keys; a key is made here, never given by a user."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self.journal: Journal | None = None
         self._folder = (
             Path(store.prefix) if isinstance(store, LocalStore) and store.prefix else None
         )
@@ -61,11 +91,26 @@ class BlobStore:
 
     async def put(self, chunks: AsyncIterator[bytes], *, principal: str) -> str:
         """Store a stream and return its key; on an error nothing of it is kept."""
-        key = _new_key(principal)
-        async with self._open_writer(key) as write:
+        async with self._new_object(principal) as key, self._open_writer(key) as write:
             async for chunk in chunks:
                 await write(chunk)
         return key
+
+    @asynccontextmanager
+    async def _new_object(self, principal: str) -> AsyncIterator[str]:
+        """Yield the key of an object that is to be written in the block."""
+        key = _new_key(principal)
+        if self.journal is None:
+            yield key
+            return
+        await self.journal.announce(key)
+        try:
+            yield key
+        except BaseException:
+            # Nothing should be there any more; who knows.
+            with suppress(StoreError), anyio.move_on_after(_CLEAN_UP, shield=True):
+                await self.journal.give_up(key)
+            raise
 
     @asynccontextmanager
     async def _open_writer(self, key: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
@@ -91,11 +136,8 @@ class BlobStore:
 
     async def put_bytes(self, content: bytes, *, principal: str) -> str:
         """Store a few bytes and return their key."""
-        key = _new_key(principal)
-        with _write_errors(key):
-            await obstore.put_async(
-                self._store, key, content, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
-            )
+        async with self._new_object(principal) as key:
+            await self._put(key, content)
         return key
 
     async def put_file(self, source: Path, *, principal: str) -> str:
@@ -103,14 +145,17 @@ class BlobStore:
 
         Nothing may be written to it later: on the same disk both names are then one file.
         """
-        key = _new_key(principal)
-        if self._folder is not None and await to_thread.run_sync(_link, source, self._folder / key):
-            return key
+        async with self._new_object(principal) as key:
+            path = self.local_path(key)
+            if path is None or not await to_thread.run_sync(_link, source, path):
+                await self._put(key, source)
+        return key
+
+    async def _put(self, key: str, content: bytes | Path) -> None:
         with _write_errors(key):
             await obstore.put_async(
-                self._store, key, source, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
+                self._store, key, content, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
             )
-        return key
 
     async def size(self, key: str) -> int:
         """Return how many bytes a key holds.
@@ -151,6 +196,7 @@ class BlobStore:
     async def delete(self, keys: Iterable[str]) -> None:
         """Delete keys; those that do not exist any more are no error."""
         limiter = anyio.Semaphore(_DELETES_AT_ONCE)
+        deleted: list[str] = []
         failed: list[StoreError] = []
 
         async def delete_one(key: str) -> None:
@@ -162,12 +208,24 @@ class BlobStore:
                     pass
                 except StoreError as exc:
                     failed.append(exc)
+                    return
+                deleted.append(key)
 
         async with anyio.create_task_group() as tasks:
             for key in keys:
                 tasks.start_soon(delete_one, key)
+        if self.journal is not None and deleted:
+            await self.journal.forget(deleted)
         if failed:
             raise failed[0]
+
+    async def sweep(self, key: str) -> None:
+        """Delete a key with what is left of writing it when a process was killed meanwhile."""
+        if (path := self.local_path(key)) is not None:
+            await to_thread.run_sync(_remove_staged, path)
+        elif isinstance(self._store, S3Store):
+            await to_thread.run_sync(_abort_uploads, self._store, key)
+        await self.delete([key])
 
     def local_path(self, key: str) -> Path | None:
         """Return the file that holds a key's bytes, never to be written; None if it is remote."""
@@ -228,6 +286,20 @@ def _link(source: Path, target: Path) -> bool:
     except (OSError, NotImplementedError):
         return False
     return True
+
+
+def _remove_staged(path: Path) -> None:
+    """Delete the files in which obstore collects a local object before it gets its name."""
+    for staged in path.parent.glob(f"{path.name}#*"):
+        staged.unlink(missing_ok=True)
+
+
+def _abort_uploads(store: S3Store, key: str) -> None:
+    bucket = find_bucket(store.config)
+    if bucket is None:
+        logger.debug("object %s: without static keys only S3 can abort an upload", key)
+        return
+    bucket.abort_uploads(f"{store.prefix}/{key}" if store.prefix else key)
 
 
 def _new_key(principal: str) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, up
 
 from ci_tools.errors import LimitError, NotFoundError
 from ci_tools.models import File, new_id
+from ci_tools.stores.loose import loosen, settle
 from ci_tools.stores.nouns import Load, Placement, StoredFile
 from ci_tools.stores.placements import drop_upload, forget_ids, write_placement
 from ci_tools.stores.schema import Now, files, sessions, steps
@@ -29,11 +30,18 @@ def to_file(row: Row[Any]) -> StoredFile:
 
 
 def put_file(
-    conn: Connection, file: File, *, key: str, limit: int, modified_at: float | None = None
+    conn: Connection,
+    file: File,
+    *,
+    key: str,
+    limit: int,
+    modified_at: float | None = None,
+    is_announced: bool = False,
 ) -> tuple[File, str | None]:
     """Insert a file, and return the key of the one of the same session and path it replaces.
 
-    In a session its path gets its id; `modified_at` is that of the copy in the session's folder.
+    In a session its path gets its id; `modified_at` is that of the copy in the session's folder. A
+    key that `is_announced` must still be (see `loose.py`).
     """
     lock_principal(conn, file.principal)
     replaced = None
@@ -41,6 +49,7 @@ def put_file(
         get_session(conn, file.session_id, principal=file.principal)
         replaced = drop_upload(conn, file.session_id, file.path)
     _check_room(conn, file, limit=limit)
+    settle(conn, key, is_announced=is_announced)
     stored = _insert(conn, file, key=key)
     if file.session_id is not None:
         write_placement(conn, _placement(stored, file.session_id, modified_at))
@@ -55,6 +64,7 @@ def keep_file(
     key: str,
     limit: int,
     modified_at: float | None,
+    is_announced: bool = False,
 ) -> tuple[File, str | None]:
     """Insert a copy of a session's file, which outlives the session, and give its path the id.
 
@@ -69,6 +79,7 @@ def keep_file(
     if row is not None:  # somebody kept other bytes under it meanwhile
         file = replace(file, id=new_id("file-"))
     _check_room(conn, file, limit=limit)
+    settle(conn, key, is_announced=is_announced)
     stored = _insert(conn, file, key=key)
     write_placement(conn, _placement(stored, session_id, modified_at))
     return stored, None
@@ -159,14 +170,17 @@ def delete_file(conn: Connection, id: str, *, principal: str) -> str:
     if key is None:
         raise NotFoundError("file", id)
     forget_ids(conn, [id])
+    loosen(conn, [key])
     return key
 
 
 def delete_files_of(conn: Connection, principal: str) -> list[str]:
     """Delete every file of a principal; return their keys."""
-    return list(
+    keys = list(
         conn.scalars(delete(files).where(files.c.principal == principal).returning(files.c.key))
     )
+    loosen(conn, keys)
+    return keys
 
 
 def measure_load(conn: Connection) -> Load:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from ci_tools.errors import NotFoundError
+from ci_tools.stores.loose import loosen
 from ci_tools.stores.nouns import Placement
 from ci_tools.stores.schema import files, placements, sessions
 from ci_tools.stores.sessions import get_session
@@ -110,6 +111,7 @@ def drop_upload(
     if row is None:
         return None
     forget_ids(conn, [row.id])
+    loosen(conn, [row.key])
     return str(row.key)
 
 

@@ -21,10 +21,11 @@ from sqlalchemy.exc import ArgumentError
 from ci_tools.errors import ConfigurationError, NotFoundError
 from ci_tools.models import File, KernelRef, RunStep, Session
 from ci_tools.settings import Settings
-from ci_tools.stores import access, files, placements, sessions, steps
+from ci_tools.stores import access, files, loose, placements, sessions, steps
 from ci_tools.stores.blobs import BlobStore
 from ci_tools.stores.codec import outputs_from_text, outputs_to_text
 from ci_tools.stores.database import Database
+from ci_tools.stores.journal import ObjectJournal
 from ci_tools.stores.migrate import prepare
 from ci_tools.stores.nouns import Admission, Load, Placement, StoredFile, Ticket, Token
 from ci_tools.stores.sqlite import open_sqlite
@@ -56,6 +57,7 @@ class RecordStore:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
+        self._has_journal = False
 
     @property
     def database(self) -> Database:
@@ -308,7 +310,14 @@ class RecordStore:
                 have in the object store, and of workspaces.
         """
         return await self._database.write(
-            partial(files.put_file, file=file, key=key, limit=limit, modified_at=modified_at)
+            partial(
+                files.put_file,
+                file=file,
+                key=key,
+                limit=limit,
+                modified_at=modified_at,
+                is_announced=self._has_journal,
+            )
         )
 
     async def keep_file(
@@ -329,6 +338,7 @@ class RecordStore:
                 key=key,
                 limit=limit,
                 modified_at=modified_at,
+                is_announced=self._has_journal,
             )
         )
 
@@ -410,6 +420,20 @@ class RecordStore:
     async def measure_load(self) -> Load:
         """Count what is kept for all principals; for operators."""
         return await self._database.read(files.measure_load)
+
+    # Objects that no record names
+
+    def keep_journal(self, lease: str) -> None:
+        """Note, as the process with that lease, which objects are being written."""
+        self._blobs.journal = ObjectJournal(self._database, lease)
+        self._has_journal = True
+
+    async def claim_garbage(self, *, age: float) -> list[str]:
+        """Return keys that were noted `age` seconds ago and that no living process writes under.
+
+        None of them can get a record from then on.
+        """
+        return await self._database.write(partial(loose.claim_garbage, age=age))
 
     # Tokens, tickets and principals
 

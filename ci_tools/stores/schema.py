@@ -30,7 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from ci_tools.models import Json
 from ci_tools.stores.codec import from_text, to_text
 
-REVISION = "0002"
+REVISION = "0003"
 """The revision in `migrations/` that this code works with."""
 
 SQLITE_CLOCK = "ci_now"
@@ -168,6 +168,15 @@ files = Table(
     Column("key", Text, nullable=False),
     Index("ix_files_session_id_path", "session_id", "path", unique=True),
 )
+
+loose_objects = Table(
+    "loose_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("lease", Text),  # null: nobody is writing it
+    Column("noted_at", Double, nullable=False),
+)
+"""Keys in the object store that no record names, yet or any more; see `loose.py`."""
 
 placements = Table(
     "placements",

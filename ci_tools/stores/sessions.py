@@ -19,6 +19,7 @@ from sqlalchemy import (
 from ci_tools.errors import LimitError, NotFoundError
 from ci_tools.models import KernelRef, Session
 from ci_tools.stores.codec import full_text_from_json, kernel_from_json, kernel_to_json
+from ci_tools.stores.loose import loosen
 from ci_tools.stores.schema import Now, files, placements, sessions, steps, tickets
 
 _FIND = select(sessions).where(
@@ -216,6 +217,7 @@ def _delete_sessions(conn: Connection, ids: Sequence[str]) -> list[str]:
         conn.execute(delete(placements).where(placements.c.session_id == id))
         conn.execute(delete(tickets).where(tickets.c.session_id == id))
         conn.execute(delete(sessions).where(sessions.c.id == id))
+    loosen(conn, keys)
     return keys
 
 

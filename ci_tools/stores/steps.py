@@ -33,6 +33,7 @@ from ci_tools.stores.codec import (
     full_text_to_json,
     outputs_from_text,
 )
+from ci_tools.stores.loose import settle
 from ci_tools.stores.nouns import Admission
 from ci_tools.stores.schema import Now, leases, sessions, steps
 from ci_tools.stores.sessions import get_session, lock_principal, to_session, touch_session
@@ -249,6 +250,9 @@ def finish_step(
         row = conn.execute(_FINISH_OWN, {**values, "lease_": lease}).one_or_none()
     if row is None:
         return None
+    for key in (outputs.key, step.full_text.key if step.full_text else None):
+        if key is not None:
+            settle(conn, key)
     return replace(step, created_at=row.created_at, started_at=row.started_at, finished_at=now)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select
 
 from ci_tools import (
     File,
@@ -17,6 +18,7 @@ from ci_tools import (
 )
 from ci_tools.kernel import WorkspaceRequest
 from ci_tools.models import KernelRef
+from ci_tools.stores.schema import loose_objects
 from ci_tools.testing import FakeBackend, FakeKernel
 from ci_tools.workspace import LocalWorkspace
 
@@ -344,6 +346,33 @@ async def gateway(settings: Settings, tmp_path: Path) -> AsyncIterator[SessionSe
         session = await service.create_session()
         backend.folder = tmp_path / "folders" / session.id
         yield service
+
+
+async def test_no_object_is_left_loose_in_the_course_of_things(
+    service: SessionService, settings: Settings
+) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise LookupError
+
+    session = await service.create_session()
+    kept = await add(service, "a.csv", b"1")
+    for content in (b"2", b"3"):
+        await service.upload_file(session.id, "b.csv", content)
+    await service.uploads.keep(session.id, "b.csv")
+    await service.uploads.stage(session.id, kept, "b.csv")
+    await service.delete_file(session.id, "b.csv")
+    await service.uploads.delete(kept)
+    await service.run_code(session.id, f"print('x' * {settings.text_limit + 1})")
+    await service.close_session(session.id)
+    with pytest.raises(LookupError):
+        await service.uploads.add("c.csv", broken())
+
+    def read_loose(conn: Connection) -> list[str | None]:
+        return list(conn.scalars(select(loose_objects.c.lease)))
+
+    # The one that failed is looked at again, in case something of it was left.
+    assert await service.database.read(read_loose) == [None]
 
 
 async def test_files_go_through_the_kernel_where_they_must(gateway: SessionService) -> None:

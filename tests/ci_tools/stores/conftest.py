@@ -1,4 +1,6 @@
-from collections.abc import AsyncIterator, Callable
+import urllib.request
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,8 @@ from ci_tools.stores.blobs import BlobStore, create_store
 from ci_tools.stores.records import RecordStore, open_records_at
 
 NewStep = Callable[[Session], RunStep]
+S3_KEYS = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
+
 OpenStore = Callable[[], AbstractAsyncContextManager[RecordStore]]
 
 
@@ -48,10 +52,32 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path, databases: dict[st
     connection = await asyncpg.connect(databases["url"])
     if await connection.fetchval("SELECT to_regclass('sessions')"):
         await connection.execute(
-            "TRUNCATE sessions, steps, leases, files, placements, tokens, tickets"
+            "TRUNCATE sessions, steps, leases, files, placements, tokens, tickets, loose_objects"
         )
     await connection.close()
     return databases["url"]
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a server that speaks S3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not our imports
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def make_bucket(s3: str) -> str:
+    """Make a bucket at the S3 server's address, and return its name."""
+    bucket = f"bucket-{uuid4().hex}"
+    create = urllib.request.Request(f"{s3}/{bucket}", method="PUT")
+    urllib.request.urlopen(create).close()
+    return bucket
 
 
 @pytest.fixture

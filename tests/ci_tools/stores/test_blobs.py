@@ -1,10 +1,8 @@
 import hashlib
 import os
 import urllib.request
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 from xml.etree import ElementTree
 
 import anyio
@@ -14,24 +12,9 @@ from pydantic import SecretStr
 from ci_tools.errors import ConfigurationError, NotFoundError, StoreError
 from ci_tools.settings import Settings
 from ci_tools.stores.blobs import BlobStore, create_store, open_blobs
+from tests.ci_tools.stores.conftest import S3_KEYS, make_bucket
 
 MEBIBYTE = 1 << 20
-
-CREDENTIALS = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The address of a server that speaks S3."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # not our imports
-        from moto.server import ThreadedMotoServer
-
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -43,10 +26,8 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
             return BlobStore(create_store("memory:///", {}))
         case _:
             endpoint: str = request.getfixturevalue("s3")
-            bucket = f"bucket-{uuid4().hex}"
-            create = urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")
-            urllib.request.urlopen(create).close()
-            options = {"endpoint": endpoint, **CREDENTIALS}
+            bucket = make_bucket(endpoint)
+            options = {"endpoint": endpoint, **S3_KEYS}
             return BlobStore(create_store(f"s3://{bucket}/a/prefix", options))
 
 
@@ -168,7 +149,7 @@ async def test_a_cancelled_stream_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_stream_to_s3_that_fails_leaves_no_upload(s3: str) -> None:
     create = urllib.request.Request(f"{s3}/abandoned", method="PUT")
     urllib.request.urlopen(create).close()
-    blobs = BlobStore(create_store("s3://abandoned", {"endpoint": s3, **CREDENTIALS}))
+    blobs = BlobStore(create_store("s3://abandoned", {"endpoint": s3, **S3_KEYS}))
 
     async def failing() -> AsyncIterator[bytes]:
         yield b"x" * 20 * MEBIBYTE
@@ -228,7 +209,7 @@ def test_a_store_that_cannot_be_opened_is_a_configuration_error(
 
 
 async def test_a_missing_bucket_is_an_error_of_ours(s3: str) -> None:
-    blobs = BlobStore(create_store("s3://no-such-bucket", {"endpoint": s3, **CREDENTIALS}))
+    blobs = BlobStore(create_store("s3://no-such-bucket", {"endpoint": s3, **S3_KEYS}))
 
     async def chunks() -> AsyncIterator[bytes]:
         yield b"abc"

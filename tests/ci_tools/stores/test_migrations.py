@@ -139,6 +139,7 @@ async def test_an_older_store_is_migrated_and_keeps_its_records(
 def go_back_to_0001(conn: Connection) -> None:
     """Leave what the first release would have written."""
     conn.execute(text("DROP TABLE placements"))
+    conn.execute(text("DROP TABLE loose_objects"))
     conn.execute(text("ALTER TABLE sessions DROP COLUMN network"))
     conn.execute(text("ALTER TABLE sessions DROP COLUMN environment"))
     conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))

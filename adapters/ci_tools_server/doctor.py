@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ci_tools import CIToolsError, SessionService, Settings, StepStatus, open_service
-from ci_tools_kernels import Policy, probe
+from ci_tools_kernels import probe
 from ci_tools_server.kernels import (
     KernelEnvironment,
     advise,
@@ -72,7 +72,7 @@ def examine(settings: Settings) -> int:
             show(finding)
         environment = await anyio.to_thread.run_sync(find_environment, settings)
         if settings.jupyter_url is None:  # with it, no code runs on this machine
-            for finding in _look_at_kernels(environment, find_policy(settings)):
+            for finding in _look_at_kernels(environment, settings):
                 show(finding)
         async for finding in _look_at_service(settings, embedded=environment.python is not None):
             show(finding)
@@ -97,8 +97,9 @@ def _look_at_installation() -> Iterator[Finding]:
         )
 
 
-def _look_at_kernels(environment: KernelEnvironment, policy: Policy | None) -> Iterator[Finding]:
+def _look_at_kernels(environment: KernelEnvironment, settings: Settings) -> Iterator[Finding]:
     """Say what kernels on this machine run in, and what holds them."""
+    policy = find_policy(settings)
     yield Finding(
         state="warn" if advise(environment) else "ok",
         subject="kernel environment",
@@ -113,7 +114,7 @@ def _look_at_kernels(environment: KernelEnvironment, policy: Policy | None) -> I
             advice="Unset CI_TOOLS_ISOLATION, or run code that you trust.",
         )
         return
-    report = probe(policy)
+    report = probe(policy, folder=settings.state_dir)
     if report.isolation is None:
         yield Finding(
             state="fail",

@@ -158,7 +158,7 @@ def show_status(settings: Settings) -> int:
     console = Console(highlight=False, soft_wrap=True)
     environment = find_environment(settings)
     policy = find_policy(settings)
-    report = None if policy is None else probe(policy)
+    report = None if policy is None else probe(policy, folder=settings.state_dir)
     console.print(f"[bold]environment[/]: {escape(describe(environment))}")
     if advice := advise(environment):
         console.print(f"  → {escape(advice)}")

@@ -7,8 +7,10 @@
         {"stream": "stdout", "text": "..."}
         {"exit_status": 0, "timed_out": false, "truncated": false}
     GET /ci-tools/api/kernels/<kernel id>
-        {"isolation": "namespaces", "network": "none", "limits": {...}, "last_excess": null}: what
-        holds this kernel, and the limit that it was last interrupted or ended for
+        {"isolation": "namespaces", "network": "none", "limits": {...}, "last_excess": null,
+         "usage": {"size": 4096, "files": 1, "quota": true}}: what holds this kernel, the limit that
+        it was last interrupted or ended for, and what is in /mnt/data, null where that is kept in
+        memory; with `quota` the file system holds the limit
     GET /ci-tools/api/probe
         which mechanism holds each limit here, and why
 
@@ -27,6 +29,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
@@ -45,6 +48,7 @@ from ci_tools_kernels.pool import PoolKey, to_size
 from ci_tools_kernels.probe import probe
 from ci_tools_kernels.provisioner import SandboxProvisioner
 from ci_tools_kernels.template import START_TIMEOUT, Template
+from ci_tools_kernels.usage import measure_folder
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +88,26 @@ class KernelHandler(APIHandler):
             "network": provisioner.policy.network,
             "limits": asdict(provisioner.policy.limits),
             "last_excess": provisioner.last_excess,
+            "usage": await asyncio.to_thread(find_usage, provisioner),
         }
         self.finish(json.dumps(description))
+
+
+def find_root(contents: Any) -> Path | None:
+    """Return the folder that holds everybody's, where it is on this machine."""
+    folder = getattr(contents, "root_dir", None)
+    return Path(folder) if folder else None
+
+
+def find_usage(provisioner: SandboxProvisioner) -> dict[str, int | bool] | None:
+    """Return what a kernel has in /mnt/data: bytes, files, and whether a quota holds the limit."""
+    folder = provisioner.folder
+    if folder is None:
+        return None
+    used = find_host().quotas.find_used(folder) if provisioner.quota else None
+    if used is None:
+        used = measure_folder(folder, most_files=provisioner.policy.limits.files)
+    return {"size": used.size, "files": used.files, "quota": provisioner.quota}
 
 
 class CommandHandler(KernelHandler):
@@ -144,7 +166,8 @@ class ProbeHandler(APIHandler):
     @authorized(action="execute")  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         """Try a sandbox out and answer with the report."""
-        self.finish(json.dumps(asdict(await asyncio.to_thread(probe))))
+        report = await asyncio.to_thread(probe, folder=find_root(self.contents_manager))
+        self.finish(json.dumps(asdict(report)))
 
 
 def _read_request(body: Any) -> dict[str, Any]:
@@ -205,8 +228,11 @@ class SessionFileHandler(AuthenticatedFileHandler):
         return str(super().validate_absolute_path(root, absolute_path))
 
 
-def warm_up(specs: KernelSpecManager) -> None:
-    """Start the template of each sandboxed kernelspec, and fill its pool, in the background."""
+def warm_up(specs: KernelSpecManager, folder: Path | None) -> None:
+    """Start the template of each sandboxed kernelspec, and fill its pool, in the background.
+
+    `folder` is where the sessions' folders are.
+    """
     for name, found in specs.get_all_specs().items():
         provisioner = found["spec"].get("metadata", {}).get("kernel_provisioner", {})
         if provisioner.get("provisioner_name") != PROVISIONER:
@@ -218,14 +244,14 @@ def warm_up(specs: KernelSpecManager) -> None:
             environment=tuple(sorted(found["spec"].get("env", {}).items())),
         )
         threading.Thread(
-            target=_warm_up, args=(name, key, policy), name="ci-tools-warm-up", daemon=True
+            target=_warm_up, args=(name, key, policy, folder), name="ci-tools-warm-up", daemon=True
         ).start()
 
 
-def _warm_up(name: str, key: PoolKey, policy: Policy) -> None:
+def _warm_up(name: str, key: PoolKey, policy: Policy, folder: Path | None) -> None:
     host = find_host()
     try:
-        launcher = host.launcher(key.python, policy)
+        launcher = host.launcher(key.python, policy, folder=folder)
         launcher.ready.result(START_TIMEOUT)
         if policy.network == "allowlist":
             host.proxies.open(policy.hosts)
@@ -249,7 +275,7 @@ def _load_jupyter_server_extension(serverapp: Any) -> None:
         serverapp.kernel_websocket_connection_class = SandboxWebsocketConnection
     contents = serverapp.contents_manager
     refuse_links(contents)
-    warm_up(serverapp.kernel_spec_manager)
+    warm_up(serverapp.kernel_spec_manager, find_root(contents))
     base = url_path_join(settings["base_url"], "ci-tools", "api")
     kernel = url_path_join(base, "kernels", r"(?P<kernel_id>[-\w]+)")
     if getattr(contents, "files_handler_class", None) is AuthenticatedFileHandler:

@@ -21,6 +21,7 @@ from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.pool import Pool
 from ci_tools_kernels.probe import IsolationError, probe
 from ci_tools_kernels.proxies import Proxies
+from ci_tools_kernels.quotas import Quotas
 from ci_tools_kernels.specs import FIRST_USER, kernel_environment, kernel_spec
 from ci_tools_kernels.template import Template
 from ci_tools_kernels.watch import Watcher
@@ -63,12 +64,17 @@ class Host:
         self.controls = find_controls()
         remove_leftovers(self.controls)
         self.watcher = Watcher()
+        self.quotas = Quotas()
         self.proxies = Proxies(self.run_dir)
         self.pool = Pool(self, self.run_dir, self.proxies)
         atexit.register(self.close)
 
-    def launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
+    def launcher(
+        self, python: str, policy: Policy, *, folder: Path | None = None
+    ) -> Template | Bubblewrap:
         """Return what starts kernels of this interpreter; a template is started if need be.
+
+        `folder` is where the sessions' folders are.
 
         Raises:
             IsolationError: This machine does not allow it; the message says what is missing.
@@ -76,7 +82,7 @@ class Host:
         with self._lock:
             found = self.find_launcher(python, policy)
             if found is None:
-                found = self._make_launcher(python, policy)
+                found = self._make_launcher(python, policy, folder)
                 self._launchers[python, policy.preload, policy.isolation] = found
             return found
 
@@ -85,8 +91,10 @@ class Host:
         found = self._launchers.get((python, policy.preload, policy.isolation))
         return found if found is not None and found.alive else None
 
-    def _make_launcher(self, python: str, policy: Policy) -> Template | Bubblewrap:
-        report = probe(policy)
+    def _make_launcher(
+        self, python: str, policy: Policy, folder: Path | None
+    ) -> Template | Bubblewrap:
+        report = probe(policy, folder=folder)
         if report.isolation is None:
             raise IsolationError(report.problem)
         environments = locate_environment(python)
@@ -134,6 +142,7 @@ class Host:
         for launcher in launchers:
             launcher.close()
         self.proxies.close()
+        self.quotas.close()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self._run_lock.close()
 

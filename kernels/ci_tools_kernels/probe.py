@@ -14,6 +14,7 @@ from ci_tools_kernels.bubblewrap import find_bubblewrap, try_bubblewrap
 from ci_tools_kernels.cgroups import CONTROLLERS, Controls, find_controls
 from ci_tools_kernels.inside import landlock, seccomp, wire
 from ci_tools_kernels.policy import Network, Policy
+from ci_tools_kernels.quotas import find_obstacle
 from ci_tools_kernels.specs import FIRST_USER, kernel_spec
 from ci_tools_kernels.template import ENTRY_POINT
 
@@ -61,10 +62,13 @@ class Report:
     """What is missing, and the fix, where `isolation` is not what was asked for."""
 
 
-def probe(policy: Policy | None = None) -> Report:
-    """Try a sandbox out and report; takes about a tenth of a second."""
+def probe(policy: Policy | None = None, *, folder: Path | None = None) -> Report:
+    """Try a sandbox out and report; takes about a tenth of a second.
+
+    `folder` is where the sessions' folders are, or will be.
+    """
     policy = policy or Policy()
-    problem = find_problem()
+    problem = find_problem(folder)
     program = find_bubblewrap() if sys.platform == "linux" else None
     isolation = "namespaces" if problem is None else None
     if policy.isolation == "bubblewrap" or (isolation is None and policy.isolation == "auto"):
@@ -85,13 +89,19 @@ def probe(policy: Policy | None = None) -> Report:
     return Report(
         isolation=isolation,
         forking=isolation == "namespaces",
-        mechanisms=_list_mechanisms(isolation, policy, find_controls()) if isolation else (),
+        mechanisms=_list_mechanisms(isolation, policy, find_controls(), folder)
+        if isolation
+        else (),
         problem=problem if isolation in (None, "bubblewrap") else None,
     )
 
 
-def find_problem() -> str | None:
-    """Try namespaces out; return what is missing for them and the fix, or None."""
+def find_problem(folder: Path | None = None) -> str | None:
+    """Try namespaces out; return what is missing for them and the fix, or None.
+
+    They are tried with a session's folder in `folder`: whether that can be shown to another user
+    depends on its file system.
+    """
     if sys.platform != "linux":
         return (
             f"Sandboxed kernels need Linux, and this is {platform.system()}: use a container, a"
@@ -101,14 +111,14 @@ def find_problem() -> str | None:
         seccomp.assemble()
     except LookupError as exc:
         return f"{exc} x86_64 and aarch64 are supported."
-    error = _try_namespaces()
+    error = _try_namespaces(folder)
     return None if error is None else f"Namespaces cannot be made here ({error}). {_find_fix()}"
 
 
-def _try_namespaces() -> str | None:
+def _try_namespaces(place: Path | None) -> str | None:
     folder = tempfile.mkdtemp(prefix="ci-tools-trial-")
-    data = os.path.join(folder, "data")
-    os.mkdir(data)
+    writable = place is not None and os.access(place, os.W_OK)
+    data = tempfile.mkdtemp(prefix=".ci-tools-trial-", dir=place if writable else folder)
     user = FIRST_USER - 2 if os.geteuid() == 0 else None
     trial = kernel_spec(sys.executable, Policy(), data=data, user=user, key="")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -131,6 +141,7 @@ def _try_namespaces() -> str | None:
         process.kill()
         process.wait()
     finally:
+        os.rmdir(data)
         shutil.rmtree(folder, ignore_errors=True)
     return received[0].get("error") if received else "it ended at once"
 
@@ -162,7 +173,9 @@ def _read(path: str) -> str:
         return ""
 
 
-def _list_mechanisms(isolation: str, policy: Policy, controls: Controls) -> tuple[Mechanism, ...]:
+def _list_mechanisms(
+    isolation: str, policy: Policy, controls: Controls, folder: Path | None
+) -> tuple[Mechanism, ...]:
     version = landlock.abi_version()
     fallbacks = {
         "memory": "RLIMIT_DATA for each process, and a watcher for their sum",
@@ -191,9 +204,19 @@ def _list_mechanisms(isolation: str, policy: Policy, controls: Controls) -> tupl
         Mechanism(limit="file_size", mechanism="RLIMIT_FSIZE"),
         Mechanism(limit="open_files", mechanism="RLIMIT_NOFILE"),
         Mechanism(limit="scratch", mechanism="size of the tmpfs"),
-        Mechanism(
-            limit="disk",
-            mechanism="a watcher that interrupts, then ends the kernel",
-            reason="no quota is set on the file system of /mnt/data",
-        ),
+        _find_disk_mechanism(folder),
+    )
+
+
+def _find_disk_mechanism(folder: Path | None) -> Mechanism:
+    folder = folder or Path(tempfile.gettempdir())
+    while not folder.exists():  # a state directory that is made later
+        folder = folder.parent
+    obstacle = find_obstacle(str(folder))
+    if obstacle is None:
+        return Mechanism(limit="disk", mechanism="project quota: bytes and files")
+    return Mechanism(
+        limit="disk",
+        mechanism="a watcher that interrupts, then ends the kernel",
+        reason=obstacle,
     )

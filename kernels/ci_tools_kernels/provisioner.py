@@ -69,6 +69,12 @@ class SandboxProvisioner(KernelProvisionerBase):
     _killed = False
     _isolation = "none"
 
+    folder: str | None = None
+    """The kernel's /mnt/data on this machine; None where that is kept in memory."""
+
+    quota = False
+    """Whether the file system itself holds the disk limit."""
+
     last_excess: str | None = None
     """The limit that this kernel was last interrupted or ended for."""
 
@@ -145,7 +151,8 @@ class SandboxProvisioner(KernelProvisionerBase):
                 proxy = await asyncio.to_thread(host.proxies.open, policy.hosts)
         launcher = host.find_launcher(python, policy)
         if launcher is None:  # trying sandboxes out takes a while
-            launcher = await asyncio.to_thread(host.launcher, python, policy)
+            place = Path(cwd).parent if cwd else None
+            launcher = await asyncio.to_thread(host.launcher, python, policy, folder=place)
         if launcher.ready.done():
             launcher.ready.result()
         else:
@@ -153,17 +160,19 @@ class SandboxProvisioner(KernelProvisionerBase):
             await asyncio.wait_for(ready, START_TIMEOUT)
         self._isolation = "namespaces" if isinstance(launcher, Template) else "bubblewrap"
         folder = self._data_folder(cwd)
+        quota = await self._limit_folder(folder)
         made = await self._take_ready(launcher, folder) or await self._make(
             launcher, python, folder, proxy
         )
         sandbox, lease = made
+        self.folder, self.quota = folder, quota
         self._sandbox = sandbox
         self._lease = lease
         self._killed = False
         loop = asyncio.get_running_loop()
         self._watch = Watch(
             sandbox,
-            folder=folder,
+            folder=None if quota else folder,
             limits=policy.limits,
             memory="memory" not in host.controls.parents,
             report=lambda message: _report(loop, self, sandbox, message),
@@ -229,6 +238,18 @@ class SandboxProvisioner(KernelProvisionerBase):
             raise
         sandbox.exited.add_done_callback(lambda _: lease.give_back())
         return sandbox, lease
+
+    async def _limit_folder(self, folder: str | None) -> bool:
+        """Let the file system hold the disk limit, where it can; tell whether it does."""
+        quotas, limits = find_host().quotas, self.policy.limits
+        if folder is None or not quotas.may_limit(folder):
+            return False
+        try:
+            await asyncio.to_thread(quotas.limit, folder, size=limits.disk, files=limits.files)
+        except OSError as exc:
+            self.log.warning("Kernel %s has no disk quota: %s", self.kernel_id, exc)
+            return False
+        return True
 
     async def enforce(self, sandbox: Sandbox, message: str) -> None:
         """Interrupt the kernel for being past a limit, and end it if that does not help."""
@@ -326,3 +347,5 @@ class SandboxProvisioner(KernelProvisionerBase):
         if not restart and self._listeners is not None:
             self._listeners.close()
             self._listeners = None
+            if find_host().quotas.in_use:
+                await asyncio.to_thread(find_host().quotas.give_back_removed)

@@ -18,14 +18,40 @@ class Usage:
     too_deep: bool = False
 
 
+class TooDeepError(Exception):
+    """There are more folders inside folders than anybody needs."""
+
+
 def measure_folder(folder: str, *, most_files: int) -> Usage:
     """Add up a folder, following no link and counting no file twice; stops past `most_files`."""
     size = files = 0
     seen: set[tuple[int, int]] = set()
     try:
+        for _, _, found in walk_folder(folder):
+            files += 1
+            if (found.st_dev, found.st_ino) not in seen:
+                size += found.st_blocks * 512
+                if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                    seen.add((found.st_dev, found.st_ino))
+            if files > most_files:
+                break
+    except TooDeepError:
+        return Usage(size, files, too_deep=True)
+    return Usage(size, files)
+
+
+def walk_folder(folder: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    """Iterate for all that is below a folder: the folder it is in, open; its name; what it is.
+
+    Links are not followed, and a folder comes before what is in it, which is looked up after that.
+
+    Raises:
+        TooDeepError: After all that comes before.
+    """
+    try:
         stack = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)]
     except OSError:
-        return Usage(0, 0)
+        return
     iterators = [iter(_list(stack[0]))]
     try:
         while stack:
@@ -38,16 +64,10 @@ def measure_folder(folder: str, *, most_files: int) -> Usage:
                 found = os.stat(name, dir_fd=stack[-1], follow_symlinks=False)
             except OSError:
                 continue  # gone meanwhile
-            files += 1
-            if (found.st_dev, found.st_ino) not in seen:
-                size += found.st_blocks * 512
-                if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                    seen.add((found.st_dev, found.st_ino))
-            if files > most_files:
-                return Usage(size, files)
+            yield stack[-1], name, found
             if stat.S_ISDIR(found.st_mode):
                 if len(stack) >= DEEPEST:
-                    return Usage(size, files, too_deep=True)
+                    raise TooDeepError
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
                 try:
                     stack.append(os.open(name, flags, dir_fd=stack[-1]))
@@ -57,7 +77,6 @@ def measure_folder(folder: str, *, most_files: int) -> Usage:
     finally:
         for fd in stack:
             os.close(fd)
-    return Usage(size, files)
 
 
 def _list(fd: int) -> list[str]:

@@ -1,12 +1,13 @@
 """Fixtures for the tests of sandboxed kernels."""
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernels_sandbox.rig import Session, open_session, write_kernelspecs
+from tests.kernels_sandbox.rig import NEIGHBOURS, Session, open_session, write_kernelspecs
 
 
 @pytest.fixture
@@ -35,3 +36,16 @@ async def small(kernelspecs: Path, tmp_path: Path) -> AsyncIterator[Session]:
     """A sandboxed kernel with small limits."""
     async with open_session(kernelspecs, tmp_path / "mine", name="small") as session:
         yield session
+
+
+@pytest.fixture
+async def neighbours(kernelspecs: Path, tmp_path: Path) -> AsyncIterator[list[Session]]:
+    """Four sessions, each with a variable and a file."""
+    async with contextlib.AsyncExitStack() as stack:
+        sessions = []
+        for number in range(NEIGHBOURS):
+            folder = tmp_path / f"n{number}"
+            session = await stack.enter_async_context(open_session(kernelspecs, folder))
+            await session.run(f"x = {number}\nopen('kept', 'w').write('{number}')")
+            sessions.append(session)
+        yield sessions

@@ -22,6 +22,9 @@ from ci_tools_kernels.template import Sandbox
 START_TIMEOUT = 60.0
 """Seconds; the first kernel waits for the template's imports."""
 
+NEIGHBOURS = 4
+"""Sessions beside a bomb."""
+
 SMALL = Limits(
     memory=700 << 20,
     processes=100,

@@ -6,7 +6,6 @@ How long the neighbours take to answer meanwhile is printed.
 import contextlib
 import os
 import statistics
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,9 +16,7 @@ import pytest
 from ci_tools_kernels.cgroups import find_controls
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.usage import list_processes
-from tests.kernels_sandbox.rig import Result, Session, open_session
-
-NEIGHBOURS = 4
+from tests.kernels_sandbox.rig import NEIGHBOURS, Result, Session, open_session
 
 PINGS = 5
 """Of each neighbour while the bomb goes off."""
@@ -117,19 +114,6 @@ ENDLESS = {
     "cpu": "import os\nfor _ in range(8):\n    if os.fork() == 0:\n        break\nwhile True: pass",
 }
 """Bombs that go on until their session is interrupted or closed: nothing refuses them."""
-
-
-@pytest.fixture
-async def neighbours(kernelspecs: Path, tmp_path: Path) -> AsyncIterator[list[Session]]:
-    """Four sessions, each with a variable and a file."""
-    async with contextlib.AsyncExitStack() as stack:
-        sessions = []
-        for number in range(NEIGHBOURS):
-            folder = tmp_path / f"n{number}"
-            session = await stack.enter_async_context(open_session(kernelspecs, folder))
-            await session.run(f"x = {number}\nopen('kept', 'w').write('{number}')")
-            sessions.append(session)
-        yield sessions
 
 
 async def ping(session: Session, times: list[float]) -> None:

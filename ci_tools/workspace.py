@@ -24,7 +24,7 @@ from typing import TypeAlias
 
 from anyio import to_thread
 
-from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
+from ci_tools.errors import BackendError, InvalidPathError, LimitError, NotFoundError
 from ci_tools.kernel import FileStat
 from ci_tools.paths import DEPTH_LIMIT, TEMPORARY, WINDOWS, check_path, is_listed
 
@@ -74,6 +74,9 @@ _PART_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,11 @@ def _os_errors(path: str, *, writing: bool = False) -> Iterator[None]:
             raise InvalidPathError(path, "a symbolic link is in its place") from exc
         if exc.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket or a device without a driver
             raise NotFoundError("file", path) from exc
+        if writing and exc.errno in _FULL:
+            raise LimitError(
+                f"The file {path!r} does not fit: the session's folder is full, or the disk is."
+                " Delete files that are not needed."
+            ) from exc
         raise BackendError(f"The file {path!r} cannot be used: {exc.strerror}.") from exc
 
 

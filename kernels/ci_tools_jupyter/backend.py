@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -27,7 +26,7 @@ from ci_tools.kernel import (
     Workspace,
     WorkspaceRequest,
 )
-from ci_tools.models import CommandEvent, Json, KernelRef, KernelSpec
+from ci_tools.models import CommandEvent, ErrorOutput, Json, KernelRef, KernelSpec
 from ci_tools.paths import MOUNT
 from ci_tools.settings import JupyterServerProfile, Settings
 from ci_tools.workspace import LocalWorkspace
@@ -56,6 +55,7 @@ from ci_tools_jupyter.greeting import (
 from ci_tools_jupyter.kernel import JupyterKernel, join_channel_id
 from ci_tools_jupyter.kernel_files import KernelWorkspace
 from ci_tools_jupyter.remote import RemoteServer, ask
+from ci_tools_jupyter.removal import remove_tree
 from ci_tools_jupyter.sandbox import SANDBOXED, EmbeddedKernels
 from ci_tools_jupyter.server import START_TIMEOUT, JupyterServer
 
@@ -361,7 +361,8 @@ class JupyterBackend:
                     on_reply=remote.learn_digests,
                 )
             else:
-                kernel = JupyterKernel(ref=ref, server=server, channels=parked)
+                explain = self._kernels.explain if remote is None else _as_it_is
+                kernel = JupyterKernel(ref=ref, server=server, channels=parked, explain=explain)
             tasks.start_soon(kernel.run)
             tasks.start_soon(kernel.watch)
             try:
@@ -607,6 +608,10 @@ def _to_choice(request: KernelRequest) -> dict[str, Json]:
     return choice
 
 
+def _as_it_is(error: ErrorOutput) -> ErrorOutput:
+    return error
+
+
 async def _furnish(kernel: JupyterKernel, remote: RemoteServer) -> None:
     """Give a kernel on a remote server what its server lacks."""
     if await remote.serves_files():
@@ -626,6 +631,6 @@ def _check_session_id(session_id: str) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     with suppress(OSError):  # others keep files of the session beside it
         folder.parent.rmdir()

@@ -40,11 +40,16 @@ class JupyterExecution:
     """Code that a kernel has been given; implements `ci_tools.kernel.Execution`."""
 
     def __init__(
-        self, id: str, *, on_reply: Callable[[JsonObject], None] = lambda reply: None
+        self,
+        id: str,
+        *,
+        on_reply: Callable[[JsonObject], None] = lambda reply: None,
+        explain: Callable[[ErrorOutput], ErrorOutput] = lambda error: error,
     ) -> None:
         self.id = id
         self.done = False
         self._on_reply = on_reply
+        self._explain = explain
         self._events: deque[KernelEvent] = deque()
         self._arrived = anyio.Event()
         self._error: BackendError | None = None
@@ -81,7 +86,9 @@ class JupyterExecution:
             event = to_event(message)
             if event is None:
                 return
-            self._failed = self._failed or isinstance(event, ErrorOutput)
+            if isinstance(event, ErrorOutput):
+                self._failed = True
+                event = self._explain(event)
             self.put(event)
             return
         if self._reply is not None and self._idle:

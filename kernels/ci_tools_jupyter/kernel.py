@@ -28,7 +28,7 @@ from ci_tools.errors import (
     ServerUnavailableError,
 )
 from ci_tools.kernel import OutputLost, Workspace
-from ci_tools.models import KernelRef, Variable
+from ci_tools.models import ErrorOutput, KernelRef, Variable
 from ci_tools_jupyter.channels import Channels, open_channels
 from ci_tools_jupyter.events import FILES_EXPRESSION
 from ci_tools_jupyter.exchange import Exchange, Inquiry, JupyterExecution
@@ -97,11 +97,13 @@ class JupyterKernel:
         channels: Channels | None = None,
         files_expression: str | None = None,
         on_reply: Callable[[JsonObject], None] = lambda reply: None,
+        explain: Callable[[ErrorOutput], ErrorOutput] = lambda error: error,
     ) -> None:
         self.ref = ref
         self.workspace: Workspace | None = None
         self._server = server
         self._on_reply = on_reply
+        self._explain = explain
         self._channel_id, self._signature = split_channel_id(ref.channel_id)
         self._expressions = {FILES_EXPRESSION: files_expression} if files_expression else {}
         self._exchanges: dict[str, Exchange] = {}
@@ -148,7 +150,7 @@ class JupyterKernel:
             )
         if any(isinstance(exchange, JupyterExecution) for exchange in self._exchanges.values()):
             raise RuntimeError("an execution of this kernel is pending")
-        execution = JupyterExecution(execution_id, on_reply=self._on_reply)
+        execution = JupyterExecution(execution_id, on_reply=self._on_reply, explain=self._explain)
         request = to_execute_request(
             code, id=execution_id, sender=self._channel_id, expressions=self._expressions
         )

@@ -6,12 +6,13 @@ imported: a Jupyter Server finds it by its kernelspec and its extension.
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ci_tools.errors import ConfigurationError, ServerUnavailableError
+from ci_tools.models import ErrorOutput
 from ci_tools.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ BUILDER = "ci_tools_kernels.environment"
 """The module that builds an environment for kernels: `python -m … <folder> [<requirements>]`. It
 prints the interpreter last, and at once if the environment is there."""
 
+MOST_FILES = 100_000
+"""Files and folders in a session's folder."""
+
+_NO_SPACE = re.compile(r"\[Errno (27|28|122)\]")  # EFBIG, ENOSPC, EDQUOT
 _LINE_LIMIT = 65536
 
 
@@ -75,6 +81,7 @@ class EmbeddedKernels:
                     "processes": settings.kernel_processes,
                     "cpus": settings.kernel_cpus,
                     "disk": settings.kernel_disk,
+                    "files": MOST_FILES,
                     "file_size": settings.kernel_file_size,
                 },
                 "pool": settings.kernel_pool,
@@ -101,6 +108,18 @@ class EmbeddedKernels:
         if not self.sandboxed:
             return sys.executable
         return await _build_environment(state_dir / "kernel-env", self.requirements, report)
+
+    def explain(self, error: ErrorOutput) -> ErrorOutput:
+        """Add to an error that says that there is no space how much there is."""
+        limits = self.policy.get("limits")
+        if not self.sandboxed or limits is None or _NO_SPACE.search(error.message) is None:
+            return error
+        said = (
+            f"Limits of this session: /mnt/data holds {limits['disk'] >> 20} MB and"
+            f" {limits['files']} files, one file {limits['file_size'] >> 20} MB."
+            " /tmp is smaller, and in memory."
+        )
+        return replace(error, traceback=f"{error.traceback}\n{said}")
 
     def to_options(self, python: str) -> dict[str, Any]:
         """Return what the embedded server's process is told."""

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from ci_tools import workspace as module
-from ci_tools.errors import BackendError, InvalidPathError, NotFoundError
+from ci_tools.errors import BackendError, InvalidPathError, LimitError, NotFoundError
 from ci_tools.kernel import Workspace
 from ci_tools.workspace import BLOCK, LocalWorkspace
 
@@ -406,7 +406,13 @@ async def test_a_bad_name_is_refused_by_every_verb(workspace: Workspace) -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(errno.ENOSPC, BackendError), (errno.EACCES, InvalidPathError)]
+    ("error", "expected"),
+    [
+        (errno.EIO, BackendError),
+        (errno.EACCES, InvalidPathError),
+        (errno.ENOSPC, LimitError),
+        (getattr(errno, "EDQUOT", errno.ENOSPC), LimitError),
+    ],
 )
 async def test_what_the_system_refuses_is_an_error_of_ours(
     workspace: Workspace,

@@ -18,7 +18,7 @@ from ci_tools.errors import (
     ServerUnavailableError,
 )
 from ci_tools.kernel import KernelRequest, WorkspaceRequest
-from ci_tools.models import KernelRef, RunStep, StreamOutput
+from ci_tools.models import ErrorOutput, KernelRef, RunStep, StreamOutput
 from ci_tools.settings import Settings
 from ci_tools.workspace import LocalWorkspace
 from ci_tools_jupyter import JupyterBackend
@@ -100,6 +100,15 @@ async def test_a_kernel_that_is_ended_for_a_limit_says_so(backend: JupyterBacken
         )
         with pytest.raises(KernelDiedError, match="/mnt/data holds more than 20 MB"):
             await follow(execution)
+
+
+async def test_an_error_for_want_of_space_says_how_much_there_is(backend: JupyterBackend) -> None:
+    async with backend.connect(await start(backend)) as kernel:
+        outcome = await run(kernel, "open('/tmp/full', 'wb').write(bytes(300 << 20))")
+
+    error = next(event for event in outcome.events if isinstance(event, ErrorOutput))
+    assert "No space left on device" in error.traceback
+    assert "/mnt/data holds 20 MB and 100000 files" in error.traceback
 
 
 async def test_a_machine_without_sandboxes_says_what_is_missing_and_the_way_out(

@@ -4,8 +4,11 @@ import signal
 from pathlib import Path
 
 import anyio
+import pytest
 
 from ci_tools_kernels.commands import CommandDone, CommandOutput, run_command
+from ci_tools_kernels.inside import kernel
+from ci_tools_kernels.inside.template import _Template
 from tests.kernels_sandbox.rig import START_TIMEOUT, Session, open_session
 
 
@@ -37,6 +40,44 @@ async def test_a_kernel_has_the_blas_threads_that_its_template_did_without(
     result = await session.run(code)
 
     assert set(result.text.split()) == {"True"}, result
+
+
+async def test_what_the_template_made_belongs_to_the_kernel(session: Session) -> None:
+    code = (
+        "import os, sys, uuid\n"
+        "shell = get_ipython()\n"
+        "print(shell.kernel.shell is shell, shell.parent is shell.kernel)\n"
+        "print(shell.config == shell.kernel.config, os.path.isdir(shell.profile_dir.location))\n"
+        "print(os.environ['PAGER'], shell.user_module is sys.modules['__main__'])\n"
+        "print(uuid.__file__ in shell.kernel.debugger.kernel_modules)\n"
+    )
+
+    result = await session.run(code)
+
+    assert result.text.split() == ["True", "True", "True", "True", "cat", "True", "True"], result
+
+
+def test_a_template_does_without_what_it_cannot_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with another release of ipykernel."""
+    template = object.__new__(_Template)
+    did: list[str] = []
+
+    def make_ready() -> None:
+        did.append("make")
+        raise TypeError("another release")
+
+    def rehearse() -> list[str]:
+        did.append("rehearse")
+        return []
+
+    monkeypatch.setattr(kernel, "make_ready", make_ready)
+    monkeypatch.setattr(kernel, "forget_ready", lambda: did.append("forget"))
+    monkeypatch.setattr(kernel, "remember_modules", lambda: did.append("remember"))
+    monkeypatch.setattr(template, "_rehearse", rehearse)
+
+    template._make_ready()
+
+    assert did == ["make", "forget", "rehearse", "remember"]
 
 
 async def test_interrupt_ends_the_code_and_keeps_the_variables(session: Session) -> None:

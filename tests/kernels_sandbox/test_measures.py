@@ -51,6 +51,16 @@ def test_limits_are_written_before_anybody_joins(tmp_path: Path) -> None:
     assert (folder / "cpu.max").read_text() == "150000 100000"
 
 
+def test_version_1_is_joined_by_the_only_thread_which_is_faster(tmp_path: Path) -> None:
+    folder = tmp_path / "ci-tools-x"
+    controls = Controls(version=1, parents={"pids": tmp_path}, reasons={})
+    group = Group(controls, "x", Limits(processes=10))
+    (folder / "tasks").touch()
+    (folder / "cgroup.procs").touch()
+
+    assert group.entries == [str(folder / "tasks")]
+
+
 def test_folder_is_added_up_without_following_links(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(1 << 20))
     folder = tmp_path / "folder"

@@ -4,13 +4,22 @@ The server listens before the kernel exists, so clients connect at once and noth
 file system has to be shared for it: the kernel gets the five listening sockets themselves.
 """
 
+import contextlib
+import logging
 import os
 import sys
+import types
+from collections.abc import Iterator
 from typing import Any
 
 import zmq
+from ipykernel import ipkernel
+from ipykernel.compiler import XCachingCompiler
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.profiledir import ProfileDir
+from traitlets.config import Config
 from zmq.eventloop.zmqstream import ZMQStream
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -19,6 +28,49 @@ CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 QUEUED_OUTPUTS = 100_000
 """Messages that wait for a busy server before further ones are dropped. The usual 1000 are too few:
 unix sockets hold little, and output that code flushes piece by piece was lost on a busy machine."""
+
+
+_module_files: list[str] = []
+"""Where the modules are from that the template imported."""
+
+
+class SandboxKernel(ipkernel.IPythonKernel):
+    """An IPython kernel that takes over what its template has made for it.
+
+    Each page of memory that a kernel writes to, if only to count a reference, is copied: what the
+    template does once costs no kernel time or memory.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        with _without_modules() if _module_files else contextlib.nullcontext():
+            super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        if _module_files:
+            self._kernel_modules = _module_files
+            debugger = getattr(self, "debugger", None)
+            if debugger is not None:
+                debugger.kernel_modules = _module_files
+        if isinstance(self.shell, ZMQInteractiveShell) and self.shell.kernel is None:
+            self._adopt(self.shell)
+
+    def _adopt(self, shell: ZMQInteractiveShell) -> None:
+        """Make the template's shell this kernel's, as if it had been made with it."""
+        shell.kernel = shell.parent = self
+        shell.profile_dir = self.profile_dir
+        shell.init_environment()  # type: ignore[no-untyped-call]
+        if shell.config != self.config:  # there is a configuration file
+            shell.config = self.config
+
+
+@contextlib.contextmanager
+def _without_modules() -> Iterator[None]:
+    """Hide the modules from ipykernel, which asks each for its file: that would copy 8 MB."""
+    names = vars(ipkernel)
+    real = names["sys"]
+    names["sys"] = types.SimpleNamespace(**{**vars(real), "modules": {}})
+    try:
+        yield
+    finally:
+        names["sys"] = real
 
 
 class _ListeningHeartbeat(Heartbeat):
@@ -30,8 +82,9 @@ class _ListeningHeartbeat(Heartbeat):
 
 
 class SandboxKernelApp(IPKernelApp):
-    """An IPython kernel whose sockets are there already."""
+    """The application of an IPython kernel whose sockets are there already."""
 
+    kernel_class = SandboxKernel
     fds: dict[str, int]
 
     def _try_bind_socket(self, s: Any, port: int) -> int:
@@ -64,9 +117,44 @@ class SandboxKernelApp(IPKernelApp):
         """Remove nothing, for the same reason."""
 
 
+def make_ready() -> None:
+    """Make what all kernels of a template can share until they run: application and shell.
+
+    Nothing of it may hold a socket, a thread, a secret or a number that has to be its own.
+    """
+    app = _make_app()
+    ZMQInteractiveShell.instance(
+        config=app.config, profile_dir=ProfileDir(), compiler_class=XCachingCompiler
+    )
+
+
+def remember_modules() -> None:
+    """Note where all modules are from, for the debuggers of the kernels."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    _module_files[:] = [file for file in files if file]
+
+
+def forget_ready() -> None:
+    """Undo `make_ready`: each kernel makes its own."""
+    SandboxKernelApp.clear_instance()
+    ZMQInteractiveShell.clear_instance()
+
+
+def _make_app() -> SandboxKernelApp:
+    app = SandboxKernelApp.instance()
+    config = Config()
+    config.HistoryManager.enabled = False  # nothing to write when /tmp is full
+    config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShellApp.matplotlib = "inline" if "matplotlib" in sys.modules else None
+    config.InlineBackend.rc = {"figure.dpi": 100, "figure.figsize": (7.0, 4.5)}
+    app.update_config(config)
+    app.log.setLevel(logging.WARNING)  # what is less would be made and then thrown away
+    return app
+
+
 def configure(connection: dict[str, Any], fds: list[int]) -> SandboxKernelApp:
     """Return the application for this connection, not yet initialised."""
-    app = SandboxKernelApp.instance()
+    app = SandboxKernelApp.instance() if SandboxKernelApp.initialized() else _make_app()
     app.fds = dict(zip(CHANNELS, fds, strict=True))
     app.transport = "ipc"
     app.ip = "/run/kernel"
@@ -75,12 +163,6 @@ def configure(connection: dict[str, Any], fds: list[int]) -> SandboxKernelApp:
     app.session.key = connection["key"].encode()
     app.session.signature_scheme = connection["signature_scheme"]
     app.parent_handle = 0
-    config = app.config
-    config.HistoryManager.enabled = False  # nothing to write when /tmp is full
-    config.InteractiveShell.colors = "nocolor"
-    config.InteractiveShellApp.matplotlib = "inline" if "matplotlib" in sys.modules else None
-    config.InlineBackend.rc = {"figure.dpi": 100, "figure.figsize": (7.0, 4.5)}
-    app.update_config(config)
     return app
 
 

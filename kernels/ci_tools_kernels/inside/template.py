@@ -170,11 +170,24 @@ class _Template:
             backends.list_all()  # it reads what every installed package says, and keeps it
         sys.modules["ci_tools_kernels.inside.startup"].remember_fonts(self._spec["font_cache"])
         os.environ["MPLCONFIGDIR"] = self._spec["env"]["MPLCONFIGDIR"]
-        for name in self._rehearse():
-            self._import_module(name)
+        self._make_ready()
         sys.modules["ci_tools_kernels.inside.startup"].find_blas()
         gc.collect()
         gc.freeze()
+
+    def _make_ready(self) -> None:
+        """Make and import what every kernel would."""
+        kernel = sys.modules["ci_tools_kernels.inside.kernel"]
+        try:
+            kernel.make_ready()
+            missing = self._rehearse()
+        except Exception:  # noqa: BLE001 -- other releases of ipykernel need not allow it
+            traceback.print_exc()
+            kernel.forget_ready()
+            missing = self._rehearse()
+        for name in missing:
+            self._import_module(name)
+        kernel.remember_modules()
 
     def _import_module(self, name: str) -> None:
         try:

@@ -27,17 +27,28 @@ _agents: ContextVar["tuple[Access, Where] | None"] = ContextVar("ci_tools_agent"
 class Access:
     """The way to the sessions of one principal."""
 
-    def __init__(self, connection: "Connection", *, principal: str | None = None) -> None:
+    def __init__(
+        self, connection: "Connection", *, principal: str | None = None, is_shared: bool = False
+    ) -> None:
         self.connection = connection
         self.principal = principal
         """Whose sessions; None is whoever the service was opened for."""
+
+        self.is_shared = is_shared
+        """Whether the service is another process's, which knows its principal by the token."""
 
         self.sessions = Sessions()
         self.fallback = Where(thread=new_id(""))
         """The session of calls that name no thread."""
 
     def act_as(self, principal: str) -> "Access":
-        """Return the way to another principal's sessions, over the same connection."""
+        """Return the way to another principal's sessions, over the same connection.
+
+        Raises:
+            TypeError: The service is a shared one.
+        """
+        if self.is_shared:
+            raise TypeError("A shared service knows the principal by the token: connect with it.")
         return Access(self.connection, principal=principal)
 
     @contextmanager
@@ -78,9 +89,7 @@ class Access:
         """Return the principal's view of the connection's service."""
         if self.principal is None:
             return service
-        act_as: Callable[[str], SessionAPI] | None = getattr(service, "act_as", None)
-        if act_as is None:
-            raise TypeError("A shared service knows the principal by the token: connect with it.")
+        act_as: Callable[[str], SessionAPI] = service.act_as  # type: ignore[attr-defined]
         return act_as(self.principal)
 
     def _to_job(self, where: Where, action: Action[T]) -> Callable[[SessionAPI, Put], Awaitable[T]]:

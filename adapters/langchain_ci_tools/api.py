@@ -32,6 +32,9 @@ class SessionAPI(Protocol):
     async def close_session(self, session_id: str) -> None:
         """Delete a session with its files."""
 
+    async def interrupt_session(self, session_id: str) -> RunStep | None:
+        """Cancel the step that runs now; None if none does."""
+
     async def run_code(
         self, session_id: str, code: str, *, timeout: float | None = None
     ) -> RunStep:

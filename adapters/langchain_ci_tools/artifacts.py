@@ -25,10 +25,20 @@ class StepArtifact(RunStep):
         core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dump))
     )
 
+    def __eq__(self, other: object) -> bool:
+        # A step is the same, whoever has got it.
+        return isinstance(other, RunStep) and _to_values(self) == _to_values(other)
+
+    __hash__ = RunStep.__hash__
+
 
 def to_artifact(step: RunStep) -> StepArtifact:
     """Return a step as an artifact."""
-    return StepArtifact(**{item.name: getattr(step, item.name) for item in fields(RunStep)})
+    return StepArtifact(**_to_values(step))
+
+
+def _to_values(step: RunStep) -> dict[str, Any]:
+    return {item.name: getattr(step, item.name) for item in fields(RunStep)}
 
 
 def to_step(artifact: object) -> RunStep:

@@ -12,6 +12,7 @@ so that a program which forgets to close ends all the same, and its kernels with
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ci_tools.errors import ServiceClosedError
+from ci_tools.errors import ConfigurationError, ServiceClosedError
 from langchain_ci_tools.api import Put, SessionAPI
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Connection:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: _Loop | None = None
+        self._process = 0
         self._closed = False
 
     @property
@@ -121,10 +123,16 @@ class Connection:
             await anyio.to_thread.run_sync(self.close)
 
     def _start(self, job: Job[T], put: Put) -> "_Running[T]":
+        if self._process not in (0, os.getpid()):
+            # Threads do not go with a fork, so nobody would ever answer.
+            raise ConfigurationError(
+                "This toolkit was in use when the process forked: make one in each process."
+            )
         with self._lock:
             if self._closed:
                 raise ServiceClosedError
             if self._loop is None:
+                self._process = os.getpid()
                 ready: Future[_Loop] = Future()
                 self._thread = threading.Thread(
                     target=_run_loop, args=(self._opener, ready), name="ci-tools"

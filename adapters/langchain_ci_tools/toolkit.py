@@ -9,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import PrivateAttr
 
-from ci_tools.models import File, Session
+from ci_tools.models import File, RunStep, Session
 from langchain_ci_tools.access import Access, Action
 from langchain_ci_tools.api import Put, SessionAPI
 from langchain_ci_tools.file_tools import ListFilesTool, ReadFileTool, UploadFileTool
@@ -96,7 +96,7 @@ class CodeInterpreterToolkit(BaseToolkit):
             return open_client(url, token)
 
         toolkit = cls(images=images, model=model)
-        toolkit._access = _open_access(opener)
+        toolkit._access = _open_access(opener, is_shared=True)
         return toolkit
 
     def model_post_init(self, context: Any) -> None:
@@ -108,6 +108,9 @@ class CodeInterpreterToolkit(BaseToolkit):
 
         Sessions, files and steps of one principal do not exist for another. Whoever calls this has
         checked who asks. Close only the first toolkit.
+
+        Raises:
+            TypeError: The service is a shared one: there the token is the principal.
         """
         other = self.model_copy()
         other._access = self._access.act_as(principal)
@@ -200,6 +203,22 @@ class CodeInterpreterToolkit(BaseToolkit):
         """List the files in a thread's /mnt/data."""
         return await self._access.acall(self._where(thread), _list_files)
 
+    def interrupt(self, thread: str | RunnableConfig | None = None) -> RunStep | None:
+        """Stop the code that runs in a thread's session; return its step, None if none runs.
+
+        Variables stay, and the call that waits for the code is answered. For buttons and signals:
+        a run that is cancelled does this itself.
+        """
+        return self._access.call(self._where(thread), _interrupt)
+
+    async def ainterrupt(self, thread: str | RunnableConfig | None = None) -> RunStep | None:
+        """Stop the code that runs in a thread's session; return its step, None if none runs.
+
+        Variables stay, and the call that waits for the code is answered. For buttons and signals:
+        a run that is cancelled does this itself.
+        """
+        return await self._access.acall(self._where(thread), _interrupt)
+
     def close(self) -> None:
         """End the thread, and the service in it; running code is interrupted."""
         self.connection.close()
@@ -247,10 +266,12 @@ def _open_local(
     return _open_access(opener, principal=principal)
 
 
-def _open_access(opener: "Opener", *, principal: str | None = None) -> Access:
+def _open_access(
+    opener: "Opener", *, principal: str | None = None, is_shared: bool = False
+) -> Access:
     from langchain_ci_tools.connection import Connection  # it loads an event loop
 
-    return Access(Connection(opener), principal=principal)
+    return Access(Connection(opener), principal=principal, is_shared=is_shared)
 
 
 async def _get_session(service: SessionAPI, found: Found, put: Put) -> Session:
@@ -259,6 +280,10 @@ async def _get_session(service: SessionAPI, found: Found, put: Put) -> Session:
 
 async def _list_files(service: SessionAPI, found: Found, put: Put) -> list[File]:
     return await service.list_files(found.id, limit=_ALL)
+
+
+async def _interrupt(service: SessionAPI, found: Found, put: Put) -> RunStep | None:
+    return await service.interrupt_session(found.id)
 
 
 def _upload(path: str, content: bytes | str | Path) -> Action[File]:

@@ -156,6 +156,29 @@ async def test_cancelled_agent_leaves_its_variables_and_a_cancelled_step(
     assert int(await run_code.ainvoke({"code": "x"}, config)) >= 1
 
 
+async def test_run_that_a_cancel_scope_ends_can_interrupt_its_code(
+    real: CodeInterpreterToolkit, model: ScriptedModel, config: RunnableConfig
+) -> None:
+    """As the page has it for servers, whose frameworks cancel with scopes when a user leaves."""
+    code = "x = 1\nprint('started', flush=True)\nimport time\nwhile True: time.sleep(0.01)"
+    model.script = [call("run_code", code=code)]
+    agent = to_agent(real, model)
+
+    with anyio.fail_after(30):
+        with anyio.CancelScope() as scope:
+            try:
+                async for _ in agent.astream(ask("Loop"), config, stream_mode="custom"):
+                    scope.cancel()
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True):
+                    step = await real.ainterrupt(config)
+                raise
+
+    assert step is not None and step.status is StepStatus.CANCELLED
+    [run_code] = real.get_tools("run_code")
+    assert await run_code.ainvoke({"code": "x"}, config) == "1"
+
+
 async def test_service_restarts_between_two_turns(tmp_path: Any, model: ScriptedModel) -> None:
     """The kernel ends with the embedded server: the files stay, and the model is told."""
     config: RunnableConfig = {"configurable": {"thread_id": "restart"}}

@@ -1,3 +1,4 @@
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -217,6 +218,38 @@ def test_principals_share_a_connection_and_nothing_else(local: CodeInterpreterTo
     assert ada.session(config).principal == "ada"
     assert ada.session(config).id != bob.session(config).id
     assert ada.connection is bob.connection
+
+
+def test_shared_service_knows_the_principal_by_the_token() -> None:
+    with (
+        CodeInterpreterToolkit.connect("http://127.0.0.1:9", "cit_none") as toolkit,
+        pytest.raises(TypeError, match="token"),
+    ):
+        toolkit.act_as("ada")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_forked_process_is_told_to_make_a_toolkit_of_its_own() -> None:
+    """The thread that would answer is in the first process only."""
+    connection = Connection(Opened())
+    connection.call(give)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def ask() -> None:
+        try:
+            connection.call(give)
+        except ConfigurationError as error:
+            sender.send(str(error))
+
+    child = context.Process(target=ask)
+    child.start()
+
+    assert receiver.poll(20)
+    assert "in each process" in receiver.recv()
+    child.join()
+    assert connection.call(give) == 1
+    connection.close()
 
 
 def test_toolkit_made_without_a_word_is_a_local_one(

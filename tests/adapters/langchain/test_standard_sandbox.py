@@ -1,10 +1,10 @@
 """LangChain's standard tests of sandboxes, on a real session.
 
 The suite still expects what deepagents did before 0.6: globs of folders too, with paths relative to
-the one that is searched, and writing that refuses to replace a file. In deepagents 0.7 `BaseSandbox`
-itself gives absolute paths of files only and replaces, as its protocol says and its tools rely on:
-rules that deny paths are matched with absolute ones. test_sandbox.py has that.
-https://github.com/langchain-ai/langchain/issues/40283 is to adapt the suite; then these strict
+the one that is searched, and writing that refuses to replace a file. In deepagents 0.7 the class
+`BaseSandbox` itself gives absolute paths of files only, and replaces, as its protocol says and its
+tools rely on: rules that deny paths are matched with absolute ones. test_sandbox.py has that.
+https://github.com/langchain-ai/langchain/pull/40283 is to adapt the suite; then these strict
 failures fail, and go.
 """
 
@@ -18,7 +18,7 @@ from langchain_tests.integration_tests import SandboxIntegrationTests
 
 from langchain_ci_tools import CodeInterpreterToolkit, SessionSandbox
 
-UPSTREAM = "https://github.com/langchain-ai/langchain/issues/40283"
+UPSTREAM = "https://github.com/langchain-ai/langchain/pull/40283"
 ABSOLUTE = f"deepagents 0.7 gives absolute paths: {UPSTREAM}"
 FILES_ONLY = f"deepagents 0.7 globs no folders: {UPSTREAM}"
 REPLACES = f"deepagents 0.7 replaces files: {UPSTREAM}"

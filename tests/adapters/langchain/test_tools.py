@@ -283,6 +283,43 @@ async def test_cancelled_call_interrupts_the_code_and_its_step_says_so(
     assert await run_code.ainvoke({"code": "x"}, config) == "2"
 
 
+async def test_code_is_interrupted_from_outside_and_its_variables_stay(
+    toolkit: CodeInterpreterToolkit, find_tool: FindTool, config: RunnableConfig
+) -> None:
+    run_code = find_tool("run_code")
+    assert toolkit.interrupt(config) is None
+    code = "x = 1\nprint('started', flush=True)\nimport time; time.sleep(60)\nx = 2"
+    interrupted: list[RunStep | None] = []
+
+    with anyio.fail_after(20):
+        async for event in run_code.astream_events(
+            to_call("run_code", code=code), config, version="v2"
+        ):
+            if event["event"] == "on_custom_event" and not interrupted:
+                interrupted.append(await toolkit.ainterrupt(config))
+            if event["event"] == "on_tool_end":
+                message = event["data"]["output"]
+
+    assert message.status == "error"
+    assert message.artifact == interrupted[0]
+    assert message.artifact.status is StepStatus.CANCELLED
+    assert await run_code.ainvoke({"code": "x"}, config) == "1"
+
+
+def test_artifact_is_the_step_that_the_service_has(
+    toolkit: CodeInterpreterToolkit, find_tool: FindTool, config: RunnableConfig
+) -> None:
+    artifact = ask(find_tool("run_code"), config, code="print('one')").artifact
+
+    async def get(service: Any, put: Any) -> RunStep:
+        step: RunStep = await service.get_run_step(artifact.id)
+        return step
+
+    step = toolkit.connection.call(get)
+    assert artifact == step and step == artifact
+    assert artifact != to_step(ask(find_tool("run_code"), config, code="2").artifact)
+
+
 async def test_parallel_calls_of_a_new_thread_share_one_session(
     find_tool: FindTool, config: RunnableConfig
 ) -> None:

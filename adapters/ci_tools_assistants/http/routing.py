@@ -7,6 +7,7 @@ shown in the version that was asked for, or a response of its own.
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,11 @@ M = TypeVar("M", bound=BaseModel)
 
 PREFIXES = ("/openai/v1", "/v1", "/openai", "")
 """Where the operations are: the original's, Azure's old and new addresses, and none."""
+
+AZURE_V2 = "2024-05-01"
+"""The date of Azure's API (`api-version`) with which its Assistants became version 2."""
+
+_DATE = re.compile(r"20\d\d-\d\d-\d\d")
 
 _PATH = ":path"
 """How the last segment of a path ends that may hold slashes."""
@@ -235,8 +241,15 @@ def _collect(
 
 
 def version_of(request: Request) -> Version:
-    """Return the version that a request asks for; without the header it is the newer one."""
-    return "v1" if "assistants=v1" in request.headers.get("openai-beta", "") else "v2"
+    """Return the version that a request asks for; without the header it is the newer one.
+
+    Requests that were printed for Azure have no header, but the date of its API.
+    """
+    header = request.headers.get("openai-beta", "")
+    if "assistants=" not in header:
+        date = request.query_params.get("api-version", "")
+        return "v1" if _DATE.match(date) and date < AZURE_V2 else "v2"
+    return "v1" if "assistants=v1" in header else "v2"
 
 
 def new_request_id() -> str:

@@ -51,6 +51,33 @@ async def test_every_answer_has_its_own_id(client: ApiClient) -> None:
     assert second.headers["openai-beta"] == "assistants=v1"
 
 
+@pytest.mark.parametrize(
+    ("date", "headers", "version"),
+    [
+        ("2024-02-15-preview", {}, "v1"),
+        ("2024-04-01-preview", {}, "v1"),
+        ("2024-05-01-preview", {}, "v2"),
+        ("2025-04-01-preview", {}, "v2"),
+        ("v1", {}, "v2"),
+        ("", {}, "v2"),
+        ("2024-02-15-preview", {"OpenAI-Beta": "assistants=v2"}, "v2"),
+        ("2025-04-01-preview", V1, "v1"),
+    ],
+)
+async def test_a_request_without_version_has_that_of_its_date_at_azure(
+    client: ApiClient, date: str, headers: dict[str, str], version: str
+) -> None:
+    file = await client.upload()
+    url = f"http://api.test/openai/assistants?api-version={date}"
+    body: dict[str, object] = {"model": "m", "tools": [{"type": "code_interpreter"}]}
+    ours: dict[str, object] = {"tool_resources": {"code_interpreter": {"file_ids": [file]}}}
+    own = {"file_ids": [file]} if version == "v1" else ours
+
+    made = await client.make(url, {**body, **own}, headers=headers)
+
+    assert {key: made[key] for key in own} == own
+
+
 async def test_keys_are_taken_in_every_form(client: ApiClient) -> None:
     key = await new_key(client.api.service, "ada")
     basic = base64.b64encode(f":{key}".encode()).decode()

@@ -63,7 +63,7 @@ class Watch:
 
     def _check(self, scope: Scope, answer: "_Answer") -> list[str]:
         path = PREFIXES.sub("", scope["path"])
-        version = version_of(Headers(scope=scope), path)
+        version = version_of(Headers(scope=scope), path, scope["query_string"].decode())
         specification = load(version)
         operation = specification.find_operation(scope["method"], path)
         problems = [] if answer.headers.get("x-request-id") else ["no x-request-id"]
@@ -136,10 +136,12 @@ def check_event(specification: Specification, name: str, data: Any) -> list[str]
     return specification.check(schema, data)
 
 
-def version_of(headers: Headers, path: str) -> str:
+def version_of(headers: Headers, path: str, query: str) -> str:
     """Return which specification a request speaks of."""
     if path.startswith("/containers"):
         return "containers"
+    if "openai-beta" not in headers and re.search("api-version=2024-0[2-4]-", query):
+        return "v1"
     return "v1" if "assistants=v1" in headers.get("openai-beta", "") else "v2"
 
 

@@ -10,7 +10,7 @@ import anyio
 
 from ci_tools.engine import Engine
 from ci_tools.errors import BackendError, CIToolsError, NotFoundError
-from ci_tools.kernel import Kernel, Workspace, WorkspaceRequest
+from ci_tools.kernel import FileStat, Kernel, Workspace, WorkspaceRequest
 from ci_tools.live import get_live
 from ci_tools.models import Session
 from ci_tools.workspace import LocalWorkspace
@@ -48,26 +48,26 @@ class SessionFolder:
         async with self._read_through_kernel(path, offset, length) as chunks:
             yield chunks
 
-    async def put(self, path: str, key: str, size: int) -> float | None:
-        """Copy kept bytes into the folder; return when the copy was written, if that is known."""
+    async def put(self, path: str, key: str, size: int) -> float:
+        """Copy kept bytes into the folder; return when the copy was written."""
         blobs = self.engine.blobs
 
         async def write(place: Workspace) -> None:
             async with blobs.open(key) as chunks:
                 await place.write(path, chunks, source=blobs.local_path(key))
 
+        async def write_and_stat(place: Workspace) -> FileStat:
+            await write(place)
+            return await place.stat(path)
+
         place = await self._find()
         if place is None:
-            await self._through_kernel(write)
-        elif isinstance(place, LocalWorkspace):
-            await write(place)
-            return (await place.stat(path)).modified_at
-        elif (
-            not await self._change_through_kernel(write)
-            or await _find_size(place, path) != size  # its code may have lied
-        ):
-            await write(place)
-        return None
+            return (await self._through_kernel(write_and_stat)).modified_at
+        if not isinstance(place, LocalWorkspace) and await self._change_through_kernel(write):
+            found = await _find_stat(place, path)
+            if found is not None and found.size == size:  # else its code has lied
+                return found.modified_at
+        return (await write_and_stat(place)).modified_at
 
     async def delete(self, path: str) -> None:
         """Delete one file."""
@@ -82,7 +82,7 @@ class SessionFolder:
             await place.delete(path)
         elif (
             not await self._change_through_kernel(delete)
-            or await _find_size(place, path) is not None
+            or await _find_stat(place, path) is not None
         ):
             await place.delete(path)
 
@@ -163,8 +163,8 @@ class SessionFolder:
         return True
 
 
-async def _find_size(place: Workspace, path: str) -> int | None:
+async def _find_stat(place: Workspace, path: str) -> FileStat | None:
     try:
-        return (await place.stat(path)).size
+        return await place.stat(path)
     except NotFoundError:
         return None

@@ -102,7 +102,7 @@ class Uploads:
             session_id=session_id,
             path=path,
             media_type=media_type(path),
-            modified_at=modified_at or stored.file.modified_at,
+            modified_at=modified_at,
         )
 
     async def keep(self, session_id: str, path: str) -> File:
@@ -280,7 +280,7 @@ async def upload(
         )
     if replaced is not None:
         await engine.blobs.delete([replaced])
-    return file
+    return replace(file, modified_at=modified_at)  # as the copy has it, which is what is shown
 
 
 async def list_files(engine: Engine, session: Session, *, limit: int) -> list[File]:

@@ -253,6 +253,19 @@ async def test_files_are_moved_by_path_with_curl(client: ApiClient) -> None:
     assert (refused, error["code"]) == (400, "invalid_path")
 
 
+async def test_an_answer_about_a_file_is_what_is_said_of_it_right_after(client: ApiClient) -> None:
+    container = await new_container(client)
+    kept = await client.upload()
+    path = f"/containers/{container}/files"
+
+    by_form = (await client.post(path, files={"file": ("a.txt", b"hello")})).json()
+    by_id = await client.make(path, {"file_id": kept})
+    by_path = (await client.post(f"/containers/{container}/paths/b.txt", content=b"x")).json()
+
+    for made in (by_form, by_id, by_path):
+        assert await client.fetch(f"{path}/{made['id']}") == made
+
+
 async def test_a_form_may_say_where_its_file_goes(client: ApiClient) -> None:
     container = await new_container(client)
 

@@ -322,6 +322,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8765, ge=0, le=65535)
     """The port that `ci-tools serve` listens on; 0 takes a free one."""
 
+    body_timeout: float = Field(default=60.0, gt=0)
+    """Seconds that the body of a request to `ci-tools serve` may stand still."""
+
     public_url: HttpUrl | None = None
     """The address under which clients reach `ci-tools serve`, if a proxy stands before it."""
 

@@ -33,6 +33,7 @@ from ci_tools import LOCAL, CIToolsError, RunStep, SessionService, Settings
 from ci_tools_mcp import create_server
 from ci_tools_server.assistants import load_assistants, may_ask, mount_assistants
 from ci_tools_server.auth import PrincipalVerifier
+from ci_tools_server.body_time import BodyTimeLimit
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
 from ci_tools_server.run_file import prove_run
@@ -160,6 +161,7 @@ class _App:
                     traces=self._traces,
                     route_of=self._route_of,
                 ),
+                Middleware(BodyTimeLimit, seconds=self._settings.body_timeout),
                 Middleware(
                     OriginCheck,
                     names=names,

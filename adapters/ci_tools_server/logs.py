@@ -1,8 +1,8 @@
 """Log lines on stderr: text for people, one JSON object per line for programs.
 
-Nothing here filters: the rule that no code, output, file content or secret is logged is kept where
-our lines are written. Libraries keep no such rule (a database driver logs every statement with its
-values, an HTTP client every address), so from them only warnings pass.
+Nothing here takes secrets out: the rule that no code, output, file content or secret is logged is
+kept where our lines are written. Libraries keep no such rule (a database driver logs every
+statement with its values, an HTTP client every address), so from them only warnings pass.
 """
 
 import json
@@ -10,7 +10,16 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_OURS = ("ci_tools", "ci_tools_jupyter", "ci_tools_kernels", "ci_tools_mcp", "ci_tools_server")
+from starlette.requests import ClientDisconnect
+
+_OURS = (
+    "ci_tools",
+    "ci_tools_assistants",
+    "ci_tools_jupyter",
+    "ci_tools_kernels",
+    "ci_tools_mcp",
+    "ci_tools_server",
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -29,6 +38,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether it is not only a client that left; the mcp package takes that for an error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ClientDisconnect))
+
+
 def configure_logs(level: str) -> None:
     """Send our log records of `level` (debug, info, warning, error) and above to stderr."""
     handler = logging.StreamHandler(sys.stderr)
@@ -36,6 +50,7 @@ def configure_logs(level: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     else:
         handler.setFormatter(JsonFormatter())
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

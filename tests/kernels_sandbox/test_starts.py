@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_events import EventLogger
+from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 from ci_tools_kernels.starts import PromptKernelManager
 
@@ -37,3 +40,24 @@ async def test_start_that_fails_says_why(kernelspecs: Path, tmp_path: Path) -> N
         await manager.start_kernel(cwd=str(tmp_path))
 
     assert isinstance(manager.ready.exception(), ValueError)
+
+
+def test_schemas_of_events_are_read_once_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    register = EventLogger.register_event_schema
+
+    def count(logger: EventLogger, schema: object) -> None:
+        read.append(schema)
+        register(logger, schema)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EventLogger, "register_event_schema", count)
+    app = ServerApp()
+    app.init_event_logger()
+    kernels = AsyncMappingKernelManager(parent=app)  # type: ignore[no-untyped-call]
+    before = len(read)
+
+    first, second = (PromptKernelManager(parent=kernels) for _ in range(2))
+
+    assert first.event_logger is second.event_logger is app.event_logger
+    assert len(read) == before + 1
+    assert first.core_event_schema_paths == [read[-1]]

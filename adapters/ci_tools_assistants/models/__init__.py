@@ -1,5 +1,6 @@
 """Models behind the Assistants API: found by name, asked turn by turn, whoever provides them."""
 
+from ci_tools_assistants.models.answer import LARGE
 from ci_tools_assistants.models.code_argument import (
     CODE_TOOL,
     CodeArgumentDecoder,
@@ -26,6 +27,7 @@ from ci_tools_assistants.models.turn import ChatModel
 
 __all__ = [
     "CODE_TOOL",
+    "LARGE",
     "ArgumentsDelta",
     "Call",
     "CallStarted",

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks, add_usage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.messages.tool import ToolCallChunk
 
 from ci_tools.models import new_id
 from ci_tools_assistants.models.arguments import load_object
+from ci_tools_assistants.models.chunks import Chunks
 from ci_tools_assistants.models.exchange import (
     ArgumentsDelta,
     Call,
@@ -52,7 +53,28 @@ _FINISHES: Final[dict[str, Finish]] = {
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids of calls that are taken over as they are."""
 
+ANSWER_LIMIT: Final = 4_000_000
+"""Characters of an answer, with what nobody sees of it; each piece counts as some more."""
+
+ARGUMENTS_LIMIT: Final = 1_000_000
+"""Characters that the arguments of an answer's calls may have together."""
+
+CALLS_LIMIT: Final = 128
+"""Calls in one answer."""
+
+LARGE: Final = 50_000
+"""Characters of arguments that take so long to read that others should not wait for it."""
+
+_CHUNK_SIZE = 16
+"""Characters that a chunk counts as beside those in it: many empty ones are too many as well."""
+
 _EMPTY = "The model answered nothing. You can try again."
+_TOO_LONG = "The model's answer is longer than {limit} characters, and was stopped."
+_TOO_MUCH = (
+    "The arguments of the model's calls are longer than {limit} characters, and the answer was "
+    "stopped."
+)
+_TOO_MANY = "The model called more than {limit} tools in one answer, which was stopped."
 
 
 class Answer:
@@ -61,7 +83,8 @@ class Answer:
     def __init__(self, request: TurnRequest, messages: Sequence[BaseMessage]) -> None:
         self._request = request
         self._messages = messages
-        self._chunks: list[AIMessageChunk] = []
+        self.chunks = Chunks()
+        self._size = self._arguments = 0
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._calls: list[_OpenCall] = []
@@ -76,9 +99,19 @@ class Answer:
         """Whether anything has been passed on."""
         return bool(self._texts or self._refusals or self._calls)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether `finish` may take so long that it should not be called in the event loop."""
+        return self._arguments > LARGE
+
     def add(self, chunk: AIMessageChunk) -> Iterator[TurnEvent]:
-        """Yield what a chunk adds."""
-        self._chunks.append(chunk)
+        """Yield what a chunk adds.
+
+        Raises:
+            ModelError: The answer is too long.
+        """
+        self._measure(chunk)
+        self.chunks.add(chunk)
         if chunk.usage_metadata is not None:
             self._usage = add_usage(self._usage, chunk.usage_metadata)
         self._finish = _find_finish(chunk.response_metadata) or self._finish
@@ -102,7 +135,8 @@ class Answer:
         finish = self._normal_finish()
         calls = [Call(id=call.id, name=call.name, arguments=call.text) for call in self._calls]
         # Some servers write `tool_calls` over the `length` that cut the arguments.
-        whole = [call for call in calls if is_object(call.arguments) and finish != "length"]
+        objects = {call.id for call in calls if finish != "length" and is_object(call.arguments)}
+        whole = [call for call in calls if call.id in objects]
         if whole and finish == "stop":
             finish = "tool_calls"
         if not self._request.parallel:
@@ -111,12 +145,21 @@ class Answer:
         return TurnDone(
             text="".join(self._texts),
             calls=whole,
-            broken=[call for call in calls if finish == "length" or not is_object(call.arguments)],
+            broken=[call for call in calls if call.id not in objects],
             finish=finish,
             usage=self._to_usage(),
             refusal="".join(self._refusals),
             message=message,
         )
+
+    def _measure(self, chunk: AIMessageChunk) -> None:
+        """Count a chunk; nobody knows what a provider sends, and it is all kept in memory."""
+        self._size += _CHUNK_SIZE + _size_of(chunk.content) + _size_of(chunk.additional_kwargs)
+        self._arguments += sum(len(part["args"] or "") for part in chunk.tool_call_chunks)
+        if self._size > ANSWER_LIMIT:
+            raise ModelError("server_error", _TOO_LONG.format(limit=ANSWER_LIMIT))
+        if self._arguments > ARGUMENTS_LIMIT:
+            raise ModelError("server_error", _TOO_MUCH.format(limit=ARGUMENTS_LIMIT))
 
     def _take_text(self, text: str) -> str:
         """Return the text of a chunk; the half of a character waits for its other half."""
@@ -157,6 +200,8 @@ class Answer:
             if key is not None:
                 self._open[key] = ignored
             return None
+        if len(self._calls) == CALLS_LIMIT:
+            raise ModelError("server_error", _TOO_MANY.format(limit=CALLS_LIMIT))
         call = _OpenCall(index=len(self._calls), id=self._take_id(id), name=name, provider_id=id)
         self._calls.append(call)
         self._open[key if key is not None else call.id] = call
@@ -182,10 +227,10 @@ class Answer:
         return self._finish or ("tool_calls" if self._calls else "stop")
 
     def _message(self) -> AIMessage | None:
-        first, *rest = self._chunks
-        whole = add_ai_message_chunks(first, *rest)
-        ids = [call["id"] for call in whole.tool_calls]
-        if ids != [call.id for call in self._calls]:
+        whole = self.chunks.whole()
+        if whole is None or [call["id"] for call in whole.tool_calls] != [
+            call.id for call in self._calls
+        ]:
             return None  # with another id the provider's own words fit no longer
         return AIMessage(
             content=whole.content,
@@ -234,6 +279,19 @@ class _OpenCall:
 def is_object(arguments: str) -> bool:
     """Return whether arguments are one complete JSON object."""
     return load_object(arguments) is not None
+
+
+def _size_of(value: object) -> int:
+    """Return about how many characters there are in a chunk's content."""
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(map(_size_of, value))
+        case dict():
+            return sum(map(_size_of, value.values()))
+        case _:
+            return 0
 
 
 def _find_finish(metadata: dict[str, Any]) -> Finish | None:

@@ -23,6 +23,8 @@ _KEY = re.compile(r'\s*\{\s*"code"\s*:\s*"')
 _LONGEST_KEY = 200
 """Characters after which arguments that do not begin so are no longer looked at."""
 
+_PLAIN = re.compile(r'[^"\\]+')
+
 _ESCAPES = {
     '"': '"',
     "\\": "\\",
@@ -111,9 +113,10 @@ class CodeArgumentDecoder:
                 self._finished = True
                 place = len(text)
             elif character != "\\":
-                end = _end_of_plain(text, place)
-                pieces.append(text[place:end])
-                place = end
+                plain = _PLAIN.match(text, place)
+                assert plain is not None
+                pieces.append(plain.group())
+                place = plain.end()
             else:
                 decoded, length = _decode_escape(text, place)
                 if not length:
@@ -122,11 +125,6 @@ class CodeArgumentDecoder:
                 place += length
         self._buffer = text[place:]
         return "".join(pieces)
-
-
-def _end_of_plain(text: str, place: int) -> int:
-    ends = [end for mark in '"\\' if (end := text.find(mark, place)) >= 0]
-    return min(ends, default=len(text))
 
 
 def _decode_escape(text: str, place: int) -> tuple[str, int]:

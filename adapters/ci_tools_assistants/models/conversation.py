@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -51,10 +52,18 @@ class Conversation:
     """Names of attached files by their ids."""
     load_image: LoadImage | None = None
 
+    @property
+    def size(self) -> int:
+        """About how many characters there are to read, those of images not counted."""
+        return sum(map(_size_of, (self.messages, [*self.steps.values()])))
+
 
 @dataclass
 class Group:
-    """Messages that stay together: one of the thread, or calls with their results."""
+    """Messages that stay together: one of the thread, or calls with their results.
+
+    Nothing of it is changed once it is made.
+    """
 
     messages: list[BaseMessage]
     message_ids: list[str] = field(default_factory=list)
@@ -63,7 +72,7 @@ class Group:
     is_user: bool = False
     is_call: bool = False
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """About how many tokens it has; an image that is not loaded yet counts like one."""
         return count_messages(self.messages)
@@ -72,3 +81,15 @@ class Group:
     def text(self) -> str:
         """The text of its only message."""
         return str(self.messages[0].text)
+
+
+def _size_of(value: object) -> int:
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(map(_size_of, value))
+        case dict():
+            return sum(map(_size_of, value.values()))
+        case _:
+            return 0

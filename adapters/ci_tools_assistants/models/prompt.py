@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import anyio
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.models.answer import LARGE
 from ci_tools_assistants.models.capabilities import Capabilities, Family
 from ci_tools_assistants.models.conversation import IMAGE_LIMIT, Conversation, Group, LoadImage
 from ci_tools_assistants.models.history import to_groups, to_image_block
 from ci_tools_assistants.models.surrogates import join_halves
-from ci_tools_assistants.models.tokens import count_messages, count_text, count_tools
+from ci_tools_assistants.models.tokens import count_text, count_tools
 from ci_tools_assistants.models.truncation import choose_groups
 from ci_tools_assistants.objects import Object
 
@@ -62,22 +64,31 @@ async def build_prompt(conversation: Conversation, can: Capabilities) -> Prompt:
     The system's message and the last user's message are always in it, and no result without its
     call.
     """
+    if conversation.size <= LARGE:
+        groups, kept = _choose(conversation, can)
+    else:
+        groups, kept = await anyio.to_thread.run_sync(_choose, conversation, can)
+    kept = await _load_images(kept, conversation.load_image, can)
+    messages = _to_messages(conversation, kept, can)
+    return Prompt(
+        messages=messages,
+        tokens=sum(group.tokens for group in kept) + _fixed_tokens(conversation),
+        dropped=_count(groups) - _count(kept),
+        _groups=kept,
+        _conversation=conversation,
+        _can=can,
+    )
+
+
+def _choose(conversation: Conversation, can: Capabilities) -> tuple[list[Group], list[Group]]:
+    """Return all groups of the conversation, and those that fit."""
     groups = to_groups(conversation, can)
     kept = choose_groups(
         groups,
         budget=_budget(conversation, can) - _fixed_tokens(conversation),
         strategy=conversation.truncation,
     )
-    kept = await _load_images(kept, conversation.load_image, can)
-    messages = _to_messages(conversation, kept, can)
-    return Prompt(
-        messages=messages,
-        tokens=count_messages(messages) + count_tools(conversation.tools),
-        dropped=_count(groups) - _count(kept),
-        _groups=kept,
-        _conversation=conversation,
-        _can=can,
-    )
+    return groups, kept
 
 
 def _budget(conversation: Conversation, can: Capabilities) -> int:

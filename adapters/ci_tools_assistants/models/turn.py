@@ -9,11 +9,13 @@ provider is bounded by the entry's time-out; leaving the block closes the reques
 import json
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 
@@ -21,7 +23,8 @@ from ci_tools.settings import ModelEntry
 from ci_tools_assistants.models import binding
 from ci_tools_assistants.models.answer import Answer
 from ci_tools_assistants.models.capabilities import Capabilities
-from ci_tools_assistants.models.exchange import TurnEvent, TurnRequest
+from ci_tools_assistants.models.chunks import Chunks
+from ci_tools_assistants.models.exchange import TurnDone, TurnEvent, TurnRequest
 from ci_tools_assistants.models.failures import ModelError, rejected, to_model_error
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ LONGEST_WAIT: Final = 20.0
 
 FIRST_WAIT: Final = 0.5
 """Seconds before the first repetition if the provider asks for none; doubled each time."""
+
+LONGEST_TURN: Final = 0.005
+"""Seconds for which an answer is read before others have their turn in the event loop."""
 
 
 class ChatModel:
@@ -62,11 +68,11 @@ class ChatModel:
         while True:
             answer = Answer(request, messages)
             try:
-                async with aclosing(self._chunks(request, messages)) as chunks:
+                async with aclosing(self._chunks(request, messages, answer.chunks)) as chunks:
                     async for chunk in chunks:
                         for event in answer.add(chunk):
                             yield event
-                yield answer.finish()
+                yield await _finish(answer)
                 return
             except ModelError as error:
                 if answer.has_begun:
@@ -84,9 +90,9 @@ class ChatModel:
             await anyio.sleep(wait)
 
     async def _chunks(
-        self, request: TurnRequest, messages: Sequence[BaseMessage]
+        self, request: TurnRequest, messages: Sequence[BaseMessage], gathered: Chunks
     ) -> AsyncGenerator[AIMessageChunk, None]:
-        """Yield the chunks of one request, each within the time-out."""
+        """Yield the chunks of one request, each within the time-out; `gathered` has those taken."""
         said = binding.add_instructions(messages, self.capabilities, request)
         try:
             bound = binding.bind(self.model, self.capabilities, request)
@@ -94,14 +100,19 @@ class ChatModel:
             logger.warning("model %s: the request cannot be made: %s", self.name, error)
             raise rejected() from error
         if not self._entry.stream:
-            yield await self._whole(bound, said)
+            yield to_chunk(await self._whole(bound, said))
             return
-        answers = bound.astream(said)
-        assert isinstance(answers, AsyncGenerator)  # so that leaving closes the request
-        async with aclosing(answers) as stream:
+        stream = bound.astream(said)
+        assert isinstance(stream, AsyncGenerator)
+        since = time.monotonic()
+        try:
             while True:
+                if time.monotonic() - since > LONGEST_TURN:
+                    # A hundred pieces that are there at once would all be read in one go.
+                    await anyio.lowlevel.checkpoint()
+                    since = time.monotonic()
                 try:
-                    with anyio.fail_after(self._entry.timeout):
+                    with gathered.reading(), anyio.fail_after(self._entry.timeout):
                         chunk = await anext(stream, None)
                 except Exception as error:  # every provider has its own
                     raise to_model_error(error, model=self.name) from error
@@ -111,35 +122,45 @@ class ChatModel:
                     yield chunk
                 elif isinstance(chunk, AIMessage):  # of a model that does not stream
                     yield to_chunk(chunk)
+        finally:  # leaving closes the request
+            with gathered.reading():
+                await stream.aclose()
 
-    async def _whole(self, bound: Any, messages: Sequence[BaseMessage]) -> AIMessageChunk:
+    async def _whole(self, bound: Any, messages: Sequence[BaseMessage]) -> AIMessage:
         try:
             with anyio.fail_after(self._entry.timeout):
-                message = await bound.ainvoke(messages)
+                message: AIMessage = await bound.ainvoke(messages)
         except Exception as error:  # every provider has its own
             raise to_model_error(error, model=self.name) from error
-        return to_chunk(message)
+        return message
 
 
 def to_chunk(message: AIMessage) -> AIMessageChunk:
     """Return a whole message as the one chunk of a stream."""
     calls = [*message.tool_calls, *message.invalid_tool_calls]
-    return AIMessageChunk(
-        content=message.content,
-        additional_kwargs=message.additional_kwargs,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        tool_call_chunks=[
-            {
-                "name": call["name"],
-                "args": args if isinstance(args := call["args"], str) else json.dumps(args),
-                "id": call["id"],
-                "index": index,
-                "type": "tool_call_chunk",
-            }
-            for index, call in enumerate(calls)
-        ],
-    )
+    with Chunks().reading():
+        return AIMessageChunk(
+            content=message.content,
+            additional_kwargs=message.additional_kwargs,
+            response_metadata=message.response_metadata,
+            usage_metadata=message.usage_metadata,
+            tool_call_chunks=[
+                {
+                    "name": call["name"],
+                    "args": args if isinstance(args := call["args"], str) else json.dumps(args),
+                    "id": call["id"],
+                    "index": index,
+                    "type": "tool_call_chunk",
+                }
+                for index, call in enumerate(calls)
+            ],
+        )
+
+
+async def _finish(answer: Answer) -> TurnDone:
+    if not answer.is_large:
+        return answer.finish()
+    return await anyio.to_thread.run_sync(answer.finish)
 
 
 def _find_wait(error: ModelError, tries: int) -> float:

@@ -1,8 +1,12 @@
 """One turn of the model, written down and published as it comes."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import anyio
 
 from ci_tools_assistants.models import (
+    LARGE,
     ArgumentsDelta,
     Call,
     CallStarted,
@@ -19,6 +23,8 @@ from ci_tools_assistants.runs.drafts import CallDraft, CallsDraft, MessageDraft
 from ci_tools_assistants.runs.events import Event
 from ci_tools_assistants.runs.running import ActiveRun
 from ci_tools_assistants.runs.states import MessageReason
+
+T = TypeVar("T")
 
 
 class Made:
@@ -85,7 +91,7 @@ class Turn:
                     case CallStarted():
                         await self._begin_call(event.id, event.name)
                     case ArgumentsDelta():
-                        self._take_arguments(event.index, event.fragment)
+                        await self._take_arguments(event.index, event.fragment)
                     case TurnDone():
                         done = event
         assert done is not None
@@ -122,7 +128,8 @@ class Turn:
             if not draft.is_code:
                 rest = "" if draft.pieces else call.arguments
             else:
-                rest = self._decoders[draft.index].rest(find_code(call.arguments) or "")
+                code = await _apart(call.arguments, find_code)
+                rest = self._decoders[draft.index].rest(code or "")
             if rest:
                 happened.append(self._step.add_written(draft, rest))
         await self._active.save(happened)
@@ -169,10 +176,10 @@ class Turn:
             self._decoders[draft.index] = CodeArgumentDecoder()
         return draft, [*happened, event]
 
-    def _take_arguments(self, index: int, fragment: str) -> None:
+    async def _take_arguments(self, index: int, fragment: str) -> None:
         draft = self._step.calls[index]
         if draft.is_code:
-            fragment = self._decoders[index].add(fragment)
+            fragment = await _apart(fragment, self._decoders[index].add)
         if fragment:
             self._active.feed.publish([self._step.add_written(draft, fragment)])
 
@@ -186,3 +193,10 @@ class Turn:
     def _take_held(self) -> str:
         held, self._held = self._held, ""
         return held
+
+
+async def _apart(text: str, read: Callable[[str], T]) -> T:
+    """Return what `read` makes of a text; nobody else waits for that if the text is large."""
+    if len(text) <= LARGE:
+        return read(text)
+    return await anyio.to_thread.run_sync(read, text)

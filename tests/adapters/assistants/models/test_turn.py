@@ -253,17 +253,6 @@ async def test_answer_can_be_fetched_whole(shape: str, server: ScriptedServer) -
     assert done.usage.total_tokens == 15
 
 
-async def test_large_fragments_of_arguments_are_not_parsed(server: ScriptedServer) -> None:
-    code = {"code": "y" * 300_000}
-    server.follow([turn(CallTool("code_interpreter", code, piece=100_000))])
-
-    async with open_model(entry_for("chat", server)) as model:
-        with anyio.fail_after(20):  # to parse one of them as JSON takes minutes
-            done = await finish(model, request(tools=TOOLS))
-
-    assert [json.loads(call.arguments) for call in done.calls] == [code]
-
-
 async def test_model_that_cannot_stream_is_asked_all_the_same() -> None:
     entry = ModelEntry(use="tests.adapters.assistants.models.factories:create_whole")
 

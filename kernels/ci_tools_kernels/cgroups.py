@@ -22,6 +22,12 @@ CONTROLLERS = ("memory", "pids", "cpu")
 CPU_PERIOD = 100_000
 """Microseconds."""
 
+OWN_GROUP = "ci-tools"
+"""The group below a delegated one that the service's own processes go into."""
+
+MOVE_TRIES = 10
+"""Rounds of moving processes, each of which may have started others meanwhile."""
+
 REMOVE_TRIES = 50
 """A group can be removed once its last process is buried, 10 ms apart."""
 
@@ -40,11 +46,7 @@ def find_controls(
     *, proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")
 ) -> Controls:
     """Find out which controllers this process may use."""
-    own = {}
-    for line in _read(proc / "cgroup").splitlines():
-        _, names, path = line.split(":", 2)
-        for name in names.split(","):
-            own[name] = path.lstrip("/")
+    own = _find_own(proc)
     if (root / "cgroup.controllers").exists():
         return _find_version_2(root, root / own.get("", ""))
     parents, reasons = {}, {}
@@ -58,10 +60,63 @@ def find_controls(
     return Controls(version=1, parents=parents, reasons=reasons)
 
 
+def claim_group(*, proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgroup")) -> None:
+    """Make this process's own group of version 2 pass controllers on, if it was given to us.
+
+    A group with processes in it cannot, except for the machine's root: they are moved into one
+    below it. It was given to us where systemd says so (`Delegate=yes`), and where it is all that
+    this process sees, as in a container.
+    """
+    if not (root / "cgroup.controllers").exists():
+        return
+    own = root / _find_own(proc).get("", "")
+    there = _read(own / "cgroup.controllers").split()
+    enabled = _read(own / "cgroup.subtree_control").split()
+    missing = [name for name in CONTROLLERS if name in there and name not in enabled]
+    if not missing or not (own == root or _is_delegated(own)):
+        return
+    try:
+        if (own / "cgroup.type").exists():  # the machine's root has none
+            _move_processes(own, own / OWN_GROUP)
+        with (own / "cgroup.subtree_control").open("w") as file:
+            file.write(" ".join(f"+{name}" for name in missing))
+    except OSError as exc:
+        logger.info("The control group %s cannot be divided: %s", own, exc.strerror)
+
+
+def _is_delegated(group: Path) -> bool:
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, name) == b"1":
+                return True
+    return False
+
+
+def _move_processes(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for _ in range(MOVE_TRIES):
+        pids = _read(source / "cgroup.procs").split()
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (target / "cgroup.procs").write_text(pid)
+
+
+def _find_own(proc: Path) -> dict[str, str]:
+    """Return the groups that a process is in, by the controller; version 2 has no name."""
+    own = {}
+    for line in _read(proc / "cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            own[name] = path.lstrip("/")
+    return own
+
+
 def _find_version_2(root: Path, own: Path) -> Controls:
     reasons: dict[str, str] = {}
-    for parent in (own, root):
-        # A group with processes in it cannot pass controllers on, except for the root.
+    # A group with processes in it cannot pass controllers on: the one above may be ours as well.
+    for parent in dict.fromkeys((own, own if own == root else own.parent, root)):
         enabled = _read(parent / "cgroup.subtree_control").split()
         usable = [name for name in CONTROLLERS if name in enabled]
         reason = _try_group(parent)
@@ -75,9 +130,9 @@ def _find_version_2(root: Path, own: Path) -> Controls:
             )
         reasons = dict.fromkeys(
             CONTROLLERS,
-            f"{own} is not delegated to this user"
-            f" ({reason or 'it passes no controllers on'}); start the service with"
-            " `systemd-run --user --scope -p Delegate=yes`, in a subgroup",
+            f"{own} is not delegated to this service"
+            f" ({reason or 'it passes no controllers on'}); start it with"
+            " `systemd-run --user --scope -p Delegate=yes`, or with `Delegate=yes` in its unit",
         )
     return Controls(version=2, parents={}, reasons=reasons)
 
@@ -178,7 +233,6 @@ def _values(version: int, controller: str, limits: Limits) -> list[tuple[str, st
             return [
                 ("memory.max", str(limits.memory)),
                 ("memory.swap.max", "0"),
-                ("memory.oom.group", "1"),
             ]
         case _, "pids":
             return [("pids.max", str(limits.processes))]

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from ci_tools_kernels.bubblewrap import Bubblewrap, find_bubblewrap
-from ci_tools_kernels.cgroups import find_controls, remove_leftovers
+from ci_tools_kernels.cgroups import claim_group, find_controls, remove_leftovers
 from ci_tools_kernels.policy import Policy
 from ci_tools_kernels.pool import Pool
 from ci_tools_kernels.probe import IsolationError, probe
@@ -61,6 +61,7 @@ class Host:
         self._lock = threading.Lock()
         self._launchers: dict[tuple[str, tuple[str, ...], str], Template | Bubblewrap] = {}
         self._users: set[int] = set()
+        claim_group()
         self.controls = find_controls()
         remove_leftovers(self.controls)
         self.watcher = Watcher()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ci_tools_kernels import Limits, Policy
-from ci_tools_kernels.cgroups import Controls, Group, find_controls
+from ci_tools_kernels.cgroups import Controls, Group, claim_group, find_controls
 from ci_tools_kernels.policy import to_config, to_policy
 from ci_tools_kernels.usage import Usage, measure_deleted, measure_folder
 
@@ -35,6 +35,39 @@ def test_group_that_is_not_delegated_is_explained(tmp_path: Path) -> None:
 
     assert controls.parents == {}
     assert "Delegate=yes" in controls.reasons["memory"]
+
+
+def make_tree(tmp_path: Path, own: str) -> Path:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cgroup").write_text(f"0::/{own}\n")
+    folder = tmp_path / "root" / own
+    folder.mkdir(parents=True)
+    (tmp_path / "root" / "cgroup.controllers").write_text("cpu memory pids\n")
+    return folder
+
+
+def test_group_above_is_used_where_the_service_is_in_a_leaf(tmp_path: Path) -> None:
+    own = make_tree(tmp_path, "user.slice/mine/leaf")
+    (own.parent / "cgroup.subtree_control").write_text("cpu memory pids\n")
+
+    controls = find_controls(proc=tmp_path / "proc", root=tmp_path / "root")
+
+    assert set(controls.parents.values()) == {own.parent}
+    assert controls.reasons == {}
+
+
+def test_group_of_somebody_else_is_not_divided(tmp_path: Path) -> None:
+    own = make_tree(tmp_path, "user.slice/mine")
+    (own / "cgroup.controllers").write_text("cpu memory pids\n")
+    (own / "cgroup.subtree_control").write_text("")
+
+    claim_group(proc=tmp_path / "proc", root=tmp_path / "root")
+
+    assert (own / "cgroup.subtree_control").read_text() == ""
+    assert sorted(path.name for path in own.iterdir()) == [
+        "cgroup.controllers",
+        "cgroup.subtree_control",
+    ]
 
 
 def test_limits_are_written_before_anybody_joins(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from ci_tools_mcp import create_server
 from ci_tools_server.assistants import load_assistants, may_ask, mount_assistants
 from ci_tools_server.auth import PrincipalVerifier
 from ci_tools_server.body_time import BodyTimeLimit
+from ci_tools_server.listening import to_base_url
 from ci_tools_server.metrics import Metrics
 from ci_tools_server.origin import OriginCheck, is_loopback
 from ci_tools_server.run_file import prove_run
@@ -96,14 +97,6 @@ def create_app(
         run_secret,
         traces or Traces(),
     ).build()
-
-
-def to_base_url(settings: Settings, *, port: int | None = None) -> str:
-    """Return the address of the service without a slash at the end; `port` is the real one."""
-    if settings.public_url is not None:
-        return str(settings.public_url).rstrip("/")
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port if port is None else port}"
 
 
 class _App:

@@ -64,10 +64,14 @@ def serve(
 ) -> None:
     """Serve MCP over HTTP at /mcp and the Assistants API at /v1, with health and metrics."""
     from ci_tools import Settings
-    from ci_tools_server.serve import serve as run
+    from ci_tools_server.listening import listen
 
     given = {"host": host, "port": port, "auth": auth}
-    run(Settings.model_validate({k: v for k, v in given.items() if v is not None}))
+    settings = Settings.model_validate({k: v for k, v in given.items() if v is not None})
+    with listen(settings) as listener:
+        from ci_tools_server.serve import serve as run
+
+        run(settings, listener)
 
 
 @application.command()

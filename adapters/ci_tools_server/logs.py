@@ -10,8 +10,6 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from starlette.requests import ClientDisconnect
-
 _OURS = (
     "ci_tools",
     "ci_tools_assistants",
@@ -40,7 +38,8 @@ class JsonFormatter(logging.Formatter):
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Tell whether it is not only a client that left; the mcp package takes that for an error."""
-    return not (record.exc_info and isinstance(record.exc_info[1], ClientDisconnect))
+    # By name: importing starlette would keep the first line waiting.
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "ClientDisconnect")
 
 
 def configure_logs(level: str) -> None:

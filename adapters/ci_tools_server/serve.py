@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager
 import anyio
 import uvicorn
 
-from ci_tools import CIToolsError, ConfigurationError, SessionService, Settings, open_service
-from ci_tools_server.app import create_app, to_base_url
-from ci_tools_server.logs import configure_logs
-from ci_tools_server.origin import is_loopback
+from ci_tools import CIToolsError, SessionService, Settings, open_service
+from ci_tools_server.app import create_app
+from ci_tools_server.listening import to_base_url
 from ci_tools_server.run_file import RunFile, new_secret, remove_run_file, write_run_file
 from ci_tools_server.traces import Traces, open_traces
 
@@ -27,22 +26,13 @@ _KEEP_ALIVE = 65
 """Seconds that a quiet connection is kept: longer than clients keep theirs (httpx 5 s, many proxies
 60 s), or they would now and then send a request into one that is being closed."""
 
-_BACKLOG = 512
-"""Connections that wait to be accepted."""
 
-
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Raises:
-        ConfigurationError: The address cannot be listened on, or must not be without auth.
-    """
-    check_exposure(settings)
-    configure_logs(settings.log_level)
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve on an open socket until SIGTERM or SIGINT."""
     # uvicorn raises the signal again when it has stopped: by then there is nothing left to do.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: None)
-    with _listen(settings) as listener, open_traces() as traces:
+    with open_traces() as traces:
         anyio.run(_serve_on, listener, settings, traces)
 
 
@@ -109,21 +99,6 @@ async def _make_first_token(service: SessionService) -> None:
     sys.stderr.flush()
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to let everybody on the network run code here."""
-    if settings.auth == "none" and not is_loopback(settings.host):
-        raise ConfigurationError(
-            f"With auth 'none' anybody who reaches {settings.host} could run code on this machine: "
-            "listen on 127.0.0.1, or keep auth 'token' (the default) and make tokens with "
-            "`ci-tools token create --principal NAME`."
-        )
-    if settings.auth == "none" and "*" in settings.cors_origins:
-        raise ConfigurationError(
-            "With auth 'none' and cors_origins '*' every web page could run code on this machine: "
-            "name the origins, or keep auth 'token' (the default)."
-        )
-
-
 class _Server(uvicorn.Server):
     """uvicorn's server, which announces itself to this user's other processes."""
 
@@ -149,24 +124,6 @@ class _Server(uvicorn.Server):
         remove_run_file(self._settings.state_dir, self._run)
         logger.info("stopping")
         await super().shutdown(sockets)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        listener = socket.create_server(
-            (settings.host, settings.port),
-            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
-            backlog=_BACKLOG,
-        )
-        # asyncio sets this only on sockets whose protocol number is given; accepted ones inherit
-        # it. Without it every streamed answer waits 40 ms for a delayed acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Choose another with --host and --port (0 takes a free port)."
-        ) from error
 
 
 def _local_url(settings: Settings, port: int) -> str:

@@ -52,7 +52,10 @@ class Serving:
         self.token = ""
 
     async def wait_until_listening(self) -> None:
-        line = await self.log.wait_for("listening on")
+        await self.wait_until_starting("listening on")
+
+    async def wait_until_starting(self, said: str = "starting on") -> None:
+        line = await self.log.wait_for(said)
         found = re.search(r"http://[\w.:\[\]]+", line)
         assert found
         self.url = found[0]

@@ -11,7 +11,7 @@ from ci_tools.testing import FakeBackend
 from ci_tools_assistants.objects import Kind
 from ci_tools_assistants.storage.records import open_records
 from ci_tools_server import create_app
-from ci_tools_server.serve import check_exposure
+from ci_tools_server.listening import check_exposure
 from tests.adapters.server.processes import run
 
 BASE = "http://127.0.0.1:8765"

@@ -11,6 +11,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.adapters.server.processes import (
+    Serving,
     call,
     descendants,
     run,
@@ -41,6 +42,23 @@ async def test_the_first_start_prints_a_token_once_and_it_opens_mcp(tmp_path: Pa
     assert session_of(text) != session_of(again)  # over HTTP there is no default session
     assert first.token.startswith("cit_")
     assert second.token == ""
+
+
+async def test_it_tells_that_it_starts_and_takes_connections_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        first = json.loads(served.log.text.splitlines()[0])
+
+    assert first["message"] == f"starting on {served.url}"
+
+
+async def test_a_connection_that_comes_while_it_starts_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Serving, "wait_until_listening", Serving.wait_until_starting)
+    async with serving(tmp_path) as served, httpx2.AsyncClient(timeout=30) as http:
+        answer = await http.get(f"{served.url}/healthz")
+
+    assert answer.status_code == 200
 
 
 async def test_what_kernels_need_is_started_with_the_service(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -111,7 +112,9 @@ class Host:
             environment=kernel_environment(python, Policy(), {}),
             font_cache=_cache_folder() / "matplotlib",
             preload=policy.preload,
-            rehearsal=kernel_spec(python, policy, data=None, user=user, key="rehearsal"),
+            rehearsal=kernel_spec(
+                python, replace(policy, environment={}), data=None, user=user, key="rehearsal"
+            ),
         )
 
     def take_user(self) -> int | None:

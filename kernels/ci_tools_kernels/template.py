@@ -202,13 +202,20 @@ class Template:
         return self.process.poll() is None and not self.ready.cancelled()
 
     def spawn(self, spec: dict[str, Any], listeners: Sequence[int]) -> Future[Sandbox]:
-        """Start the kernel that `spec` describes in a sandbox of its own."""
+        """Start the kernel that `spec` describes in a sandbox of its own.
+
+        The template is not told what is secret: what it has had in its memory, each kernel that it
+        forks later has too.
+        """
+        secret = {name: spec[name] for name in wire.SECRETS}
+        spec = {name: value for name, value in spec.items() if name not in wire.SECRETS}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sandbox = Sandbox(spec["id"], ours)
         started: Future[Sandbox] = Future()
         with theirs, self._lock:
             self._starting[sandbox.id] = (sandbox, started)
             try:
+                wire.send(ours, secret)
                 wire.send(self._link, {"op": "spawn", **spec}, [*listeners, theirs.fileno()])
             except OSError as exc:
                 del self._starting[sandbox.id]

@@ -1,5 +1,6 @@
 """Sandboxed code reaches nothing of the machine, and the same attempts work outside of it."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -119,3 +120,51 @@ async def test_code_can_use_its_own_folder(sandboxed: Session) -> None:
     assert result.text == "/mnt/data 1000\n"
     assert (sandboxed.folder / "a.txt").read_text() == "hello"
     assert (sandboxed.folder / "a.txt").stat().st_uid == os.geteuid()
+
+
+SCAN = """
+import hashlib, re
+
+def count(hidden, digest):
+    # The first half is made here, and in memory so; the other is known by its digest only.
+    first, found = bytes(byte ^ 85 for byte in hidden), 0
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+        for line in maps:
+            start, end, mode = re.match("([0-9a-f]+)-([0-9a-f]+) (r?)", line).groups()
+            if not mode or "[v" in line:
+                continue
+            memory.seek(int(start, 16))
+            try:
+                content = memory.read(int(end, 16) - int(start, 16))
+            except OSError:
+                continue
+            for match in re.finditer(first, content):
+                rest = content[match.end() : match.end() + len(first)]
+                found += hashlib.sha256(rest).hexdigest() == digest
+    return found
+"""
+
+
+def search(secret: str) -> str:
+    """Return code that prints how often a secret is in memory, and does not hold it itself."""
+    half = len(secret) // 2
+    hidden = bytes(byte ^ 85 for byte in secret[:half].encode())
+    digest = hashlib.sha256(secret[half : 2 * half].encode()).hexdigest()
+    return f"{SCAN}\nprint(count({hidden!r}, {digest!r}))"
+
+
+async def test_secrets_of_a_session_are_not_in_the_memory_of_others(
+    kernelspecs: Path, tmp_path: Path
+) -> None:
+    secret = uuid4().hex * 3
+    choice = {"environment": {"API_KEY": secret}}
+    async with open_session(kernelspecs, tmp_path / "mine", choice=choice) as mine:
+        key = mine.manager.session.key.decode()
+        own = [(await mine.run(search(text))).text for text in (secret, key)]
+        for number in range(3):
+            async with open_session(kernelspecs, tmp_path / f"other{number}") as other:
+                found = [(await other.run(search(text))).text for text in (secret, key)]
+
+                assert found == ["0\n", "0\n"]
+
+    assert all(int(number) > 0 for number in own)

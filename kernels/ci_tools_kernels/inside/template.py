@@ -3,7 +3,8 @@
 It is the first process of a pid namespace: when it ends, every sandbox ends. It stays
 single-threaded, holds no secret and answers one socket:
 
-    server:   {"op": "spawn", "id": "...", "data": ..., ...} + 5 listening sockets, init's socket
+    server:   {"op": "spawn", "id": "...", "data": ..., ...} + 5 listening sockets, init's socket;
+                  what is secret comes over that socket, to the forked process
               {"op": "attach", "id": "...", "data": "...", "uid": ...} + the mount namespace
     template: {"op": "ready"}, or {"op": "broken", "error": "..."} and its end
               {"op": "spawned", "id": "..."} + a pidfd
@@ -301,6 +302,8 @@ def _become_sandbox(spec: dict[str, Any], fds: list[int], root: str, idmap_fd: i
         link = socket.socket(fileno=control)
         try:
             close_fds(fds if idmap_fd is None else [*fds, idmap_fd])
+            if listeners and "env" not in spec:  # it is there in the template's own rehearsal
+                spec = {**spec, **_receive_secrets(link)}
             confinement.enter(spec, root, idmap_fd)
             if idmap_fd is not None:
                 os.close(idmap_fd)
@@ -319,6 +322,13 @@ def _become_sandbox(spec: dict[str, Any], fds: list[int], root: str, idmap_fd: i
             # An exit status that means the same to the server as the kernel's own end by signal.
             status = 128 - status
         os._exit(status)
+
+
+def _receive_secrets(link: socket.socket) -> dict[str, Any]:
+    received = wire.receive(link)
+    if received is None:
+        raise ConnectionError("the server is gone")
+    return received[0]
 
 
 def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: socket.socket) -> int:

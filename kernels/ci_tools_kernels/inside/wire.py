@@ -13,6 +13,10 @@ from typing import Any
 LARGEST_MESSAGE = 128 * 1024
 """Bytes; a larger packet is a mistake."""
 
+SECRETS = ("env", "connection")
+"""What of a kernel's description only its own process is told: others are forked from a template
+that would still have it in its memory."""
+
 MOST_DESCRIPTORS = 16
 """File descriptors that may travel with one message."""
 

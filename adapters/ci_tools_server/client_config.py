@@ -27,6 +27,8 @@ _DESCRIPTION = "Runs Python in live Jupyter kernels: state, files, plots and his
 """What it is in at most 100 characters (the registry's limit)."""
 
 _URL_SETTING = "CI_TOOLS_JUPYTER_URL"
+_ISOLATION_SETTING = "CI_TOOLS_ISOLATION"
+
 _SECRET = frozenset(
     {
         "CI_TOOLS_DATABASE_URL",
@@ -48,6 +50,14 @@ _CREDENTIALS = re.compile(r"://[^/\s]*@|[?&](token|password|secret|key)=", re.IG
 """Addresses that hold a secret."""
 
 _TOKEN_SETTING = "CI_TOOLS_JUPYTER_TOKEN"  # noqa: S105 - the name of a setting
+
+
+_ISOLATION = (
+    "What separates code from this computer. 'auto': a sandbox, which there is on Linux only; on "
+    "macOS and Windows code is refused then. 'none': nothing; what the model writes runs with your "
+    "rights, and can read, change and delete your files and use your network."
+)
+"""What a user must know who chooses."""
 
 
 class Client(StrEnum):
@@ -267,7 +277,7 @@ _BUNDLE_SERVER = '''\
 import os
 import sys
 
-for name in ("CI_TOOLS_JUPYTER_URL", "CI_TOOLS_JUPYTER_TOKEN"):
+for name in ("CI_TOOLS_JUPYTER_URL", "CI_TOOLS_JUPYTER_TOKEN", "CI_TOOLS_ISOLATION"):
     if not os.environ.get(name):
         os.environ.pop(name, None)
 
@@ -287,8 +297,9 @@ def _manifest() -> "dict[str, _Json]":
         "description": _DESCRIPTION,
         "long_description": (
             "Sessions are live Jupyter kernels with a /mnt/data folder. On Linux, code runs on "
-            "this computer in a sandbox without network. On macOS and Windows, name a Jupyter "
-            "Server that it shall run on."
+            "this computer in a sandbox without network. On macOS and Windows there is no sandbox: "
+            "name a Jupyter Server that it shall run on, or allow it in the settings to run here "
+            "without one, with all your rights."
         ),
         "author": {"name": "The ci-tools authors"},
         "license": metadata(DISTRIBUTION)["License-Expression"] or "BSD-3-Clause",
@@ -302,6 +313,7 @@ def _manifest() -> "dict[str, _Json]":
                 "env": {
                     _URL_SETTING: "${user_config.jupyter_url}",
                     _TOKEN_SETTING: "${user_config.jupyter_token}",
+                    _ISOLATION_SETTING: "${user_config.isolation}",
                 },
             },
         },
@@ -312,7 +324,7 @@ def _manifest() -> "dict[str, _Json]":
                 "type": "string",
                 "title": "Jupyter Server",
                 "description": (
-                    "Address of a Jupyter Server to run on; empty: a sandbox here, on Linux only"
+                    "Address of a Jupyter Server to run on; empty: this computer, see Isolation"
                 ),
                 "required": False,
                 "default": "",
@@ -324,6 +336,13 @@ def _manifest() -> "dict[str, _Json]":
                 "required": False,
                 "sensitive": True,
                 "default": "",
+            },
+            "isolation": {
+                "type": "string",
+                "title": "Isolation",
+                "description": _ISOLATION,
+                "required": False,
+                "default": "auto",
             },
         },
         "compatibility": {
@@ -371,6 +390,14 @@ def _server_json(owner: str) -> "dict[str, _Json]":
                         "description": "The token of that Jupyter Server",
                         "isRequired": False,
                         "isSecret": True,
+                    },
+                    {
+                        "name": _ISOLATION_SETTING,
+                        "description": _ISOLATION,
+                        "isRequired": False,
+                        "isSecret": False,
+                        "default": "auto",
+                        "choices": ["auto", "namespaces", "bubblewrap", "none"],
                     },
                 ],
             }

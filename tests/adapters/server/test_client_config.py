@@ -2,10 +2,11 @@ import json
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from ci_tools import ConfigurationError
+from ci_tools import ConfigurationError, Settings
 from ci_tools_server.client_config import Client, find_settings, to_launch, to_text, write_text
 
 HERE = to_launch(uvx=False, url=None)
@@ -118,3 +119,21 @@ def test_a_bundle_has_what_its_manifest_names(tmp_path: Path) -> None:
         project = tomllib.loads(bundle.read("pyproject.toml").decode())
         compile(bundle.read(manifest["server"]["entry_point"]), "server.py", "exec")
     assert project["project"]["version"] == manifest["version"]
+
+
+def test_bundle_and_registry_let_the_user_choose_the_isolation(tmp_path: Path) -> None:
+    write_text(Client.MCPB, "", tmp_path / "bundle")
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    script = (tmp_path / "bundle" / "src" / "server.py").read_text()
+    entry = json.loads(to_text(Client.SERVER_JSON, HERE, owner="ada"))
+
+    asked = manifest["user_config"]["isolation"]
+    given = manifest["server"]["mcp_config"]["env"]["CI_TOOLS_ISOLATION"]
+    variables = {one["name"]: one for one in entry["packages"][0]["environmentVariables"]}
+    variable = variables["CI_TOOLS_ISOLATION"]
+    default = Settings.model_fields["isolation"]
+    assert given == "${user_config.isolation}"
+    assert (asked["default"], variable["default"]) == (default.default, default.default)
+    assert tuple(variable["choices"]) == get_args(default.annotation)
+    assert "your rights" in asked["description"] and "your rights" in variable["description"]
+    assert '"CI_TOOLS_ISOLATION"' in script  # left out if it is left empty

@@ -3,6 +3,8 @@
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +24,12 @@ from ci_tools_jupyter.wire import (
 
 MODULE = "_ci_tools"
 
+OUTPUT = "_ci_tools_output"
+"""How the modules are called that kernels are greeted with."""
+
+SANDBOXES = "ci_tools_kernels"
+"""Where the source of the second is; it is found, and not imported."""
+
 FOLDER = "__import__('os').getcwd()"
 """The expression that tells a kernel's working directory."""
 
@@ -34,7 +42,7 @@ PLACE = (
 Not by its path: another folder may have been mounted there since the kernel went into this one."""
 
 NOTHING = "pass"
-"""Code that does nothing, and yet is run: with no code at all, a kernel notices nothing."""
+"""Code that does nothing, and yet is run: with no code at all, a sandbox notices nothing."""
 
 FILES = f"__import__({MODULE!r}).files()"
 """The expression that lists the session's files, in a kernel that was greeted with a module."""
@@ -60,9 +68,13 @@ class Greeting:
 async def greet(channels: Channels, channel_id: str, *, code: str, expression: str) -> Greeting:
     """Run `code` silently in a Python kernel, then `expression`, which tells its folder.
 
+    From then on output does not fill memory there while it waits to be sent.
+
     Raises:
         KernelStartError: It ended, or could not run the code.
     """
+    if code != NOTHING:
+        code = f"{_bound_output()}\n{code}"
     request = to_execute_request(
         code, id=uuid4().hex, sender=channel_id, expressions={"it": expression}, silent=True
     )
@@ -89,10 +101,23 @@ async def greet_any(channels: Channels, channel_id: str) -> Greeting:
 
 def install_module() -> str:
     """Return Python code that installs our module in a kernel without touching its variables."""
-    source = Path(__file__).with_name("kernel_side.py").read_text(encoding="utf-8")
+    return _install(MODULE, Path(__file__).with_name("kernel_side.py"))
+
+
+@cache
+def _bound_output() -> str:
+    """Return Python code that does in a kernel elsewhere what a sandbox does in its own."""
+    found = find_spec(SANDBOXES)
+    assert found is not None and found.origin is not None
+    source = Path(found.origin).with_name("inside") / "output.py"
+    return _install(OUTPUT, source) + f"\n__import__({OUTPUT!r}).install()"
+
+
+def _install(module: str, path: Path) -> str:
+    source = path.read_text(encoding="utf-8")
     return (
-        f"exec({source!r}, __import__('sys').modules.setdefault({MODULE!r},"
-        f" __import__('types').ModuleType({MODULE!r})).__dict__)"
+        f"exec({source!r}, __import__('sys').modules.setdefault({module!r},"
+        f" __import__('types').ModuleType({module!r})).__dict__)"
     )
 
 

@@ -102,6 +102,71 @@ async def test_code_that_fills_its_memory_fails_and_the_session_goes_on(
     assert after.status is StepStatus.COMPLETED
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: print('x' * 1_000_000)",
+        "print('x' * 200_000_000)",
+        "while True: display('x' * 1_000_000)",
+    ],
+    ids=["long lines", "one line", "displays"],
+)
+async def test_code_that_prints_faster_than_anybody_reads_is_stopped_at_the_limit(
+    embedded: SessionService, code: str
+) -> None:
+    session = await embedded.create_session()
+    await embedded.run_code(session.id, "kept = 1")
+
+    with anyio.fail_after(120):
+        step = await embedded.run_code(session.id, code)
+        after = await embedded.run_code(session.id, "kept")
+
+    assert step.error is not None
+    assert step.error.code == "output_limit"
+    assert (after.status, after.epoch) == (StepStatus.COMPLETED, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="address space limits are POSIX's")
+async def test_code_without_a_sandbox_cannot_fill_memory_by_printing(tmp_path: Path) -> None:
+    async with open_service(Settings(state_dir=tmp_path, isolation="none")) as service:
+        session = await service.create_session()
+        limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))"
+        await service.run_code(session.id, limit)
+
+        with anyio.fail_after(120):
+            step = await service.run_code(session.id, "while True: print('x' * 1_000_000)")
+            after = await service.run_code(session.id, "1")
+
+    assert step.error is not None
+    assert step.error.code == "output_limit"
+    assert (after.status, after.epoch) == (StepStatus.COMPLETED, 1)
+
+
+async def test_output_beyond_what_may_be_sent_freely_is_slowed_down(tmp_path: Path) -> None:
+    async with open_service(Settings(state_dir=tmp_path, isolation="none")) as service:
+        session = await service.create_session()
+        await service.run_code(
+            session.id,
+            "import types, _ci_tools_output as output\n"
+            "naps = []\n"
+            "output.time = types.SimpleNamespace(sleep=naps.append)\n"
+            "output.FREE = 7 * output.PIECE // 2",
+        )
+
+        await service.run_code(session.id, "for _ in range(8): print('x' * output.PIECE)")
+        text = await service.run_code(session.id, "naps == [output.PAUSE] * len(naps), len(naps)")
+        shown = await service.run_code(
+            session.id,
+            "naps.clear()\ndisplay({'text/plain': 'x' * 4 * output.PIECE}, raw=True)\n"
+            "display(1)\nlen(naps)",
+        )
+
+    assert isinstance(text.outputs[0], DisplayOutput)
+    assert text.outputs[0].data == {"text/plain": "(True, 5)"}
+    assert isinstance(shown.outputs[-1], DisplayOutput)
+    assert shown.outputs[-1].data == {"text/plain": "1"}
+
+
 async def test_kernel_that_kills_itself_is_replaced_and_its_neighbour_is_not(
     embedded: SessionService,
 ) -> None:

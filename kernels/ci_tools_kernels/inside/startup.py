@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ci_tools_kernels.inside import output
 from ci_tools_kernels.inside.filesystem import find_packages
 
 CONTEXT = 2
@@ -69,6 +70,7 @@ def prepare(shell: Any, *, network: bool, hosts: list[str], cwd: str) -> None:
     pandas = sys.modules.get("pandas")
     if pandas is not None:
         pandas.set_option("display.width", 160, "display.max_columns", 40)
+    output.install()
     tracebacks = _Tracebacks(shell)
     shell.InteractiveTB.structured_traceback = tracebacks.structured
     _tell_reasons(shell, tracebacks)

@@ -9,7 +9,9 @@ import base64
 import mimetypes
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -47,11 +49,12 @@ async def main(model: str, path: Path, question: str) -> None:
             checkpointer=InMemorySaver(),
         )
         before = {path.name}
-        async for mode, event in agent.astream(
+        events: AsyncIterator[Any] = agent.astream(
             {"messages": [{"role": "user", "content": content}]},
             config,
             stream_mode=["custom", "values"],
-        ):
+        )
+        async for mode, event in events:
             if mode == "custom":  # what the code prints, while it runs
                 print(event["output"].get("text", ""), end="", file=sys.stderr)
             else:

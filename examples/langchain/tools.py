@@ -1,5 +1,7 @@
 """The tools without any model: what an agent would call, called by hand."""
 
+from langchain_core.runnables import RunnableConfig
+
 from langchain_ci_tools import CodeInterpreterToolkit, to_step
 
 PLOT = """\
@@ -10,7 +12,7 @@ plt.savefig("plot.png")
 
 with CodeInterpreterToolkit.local() as toolkit:
     [run_code] = toolkit.get_tools("run_code")
-    config = {"configurable": {"thread_id": "example"}}
+    config: RunnableConfig = {"configurable": {"thread_id": "example"}}
 
     toolkit.upload_file("numbers.csv", "n\n1\n2\n3\n", config)
     code = "import csv\ntotal = sum(int(row['n']) for row in csv.DictReader(open('numbers.csv')))"

@@ -137,7 +137,7 @@ def test_commands_with_halves_of_characters_run(sandbox: SessionSandbox) -> None
 def test_globs_are_of_files_with_absolute_paths_and_writing_replaces(
     sandbox: SessionSandbox,
 ) -> None:
-    """As deepagents 0.7 has it; the standard tests still expect otherwise."""
+    """As newer versions of deepagents have it; the standard tests still expect otherwise."""
     sandbox.write(f"{ROOT}/folder/a.txt", "first")
     sandbox.write(f"{ROOT}/folder/a.txt", "second")
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Upload a file, give it to an assistant (`file_ids` of version 1), shuffle it, download the result.
+# Give a file to an assistant and to a message, shuffle its rows, download the result.
 set -eu
 first_id() { grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
 status() { grep -o '"status": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
@@ -12,40 +12,68 @@ file=$(curl -sS "$OPENAI_BASE_URL/files" \
 assistant=$(curl -sS "$OPENAI_BASE_URL/assistants" \
   -u :$OPENAI_API_KEY \
   -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H 'OpenAI-Beta: assistants=v2' \
   -d '{
-    "instructions": "You are a data assistant. Write and run code to work on the user'"'"'s files.",
+    "instructions": "You are a data assistant. Write and run code to work on files of your user.",
     "tools": [{"type": "code_interpreter"}],
-    "model": "gpt-4",
-    "file_ids": ["'"$file"'"]
+    "model": "gpt-4o",
+    "tool_resources": {
+      "code_interpreter": {
+        "file_ids": ["'"$file"'"]
+      }
+    }
   }' | first_id)
 
-made=$(curl -sS "$OPENAI_BASE_URL/threads/runs" \
+thread=$(curl -sS "$OPENAI_BASE_URL/threads" \
+  -H "Content-Type: application/json" \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "OpenAI-Beta: assistants=v2" \
+  -d '' | first_id)
+
+# Once more for this thread alone: code finds it under its name all the same.
+curl -sS "$OPENAI_BASE_URL/threads/$thread/messages" \
   -u :$OPENAI_API_KEY \
   -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H 'OpenAI-Beta: assistants=v2' \
   -d '{
-    "assistant_id": "'"$assistant"'",
-    "thread": {
-      "messages": [{"role": "user", "content": "Shuffle the rows of the CSV file for me."}]
-    }
-  }')
-run=$(echo "$made" | first_id)
-thread=$(echo "$made" | grep -o '"thread_id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4)
+    "role": "user",
+    "content": "Shuffle the rows of the CSV file for me.",
+    "attachments": [
+      {
+        "file_id": "'"$file"'",
+        "tools": [{"type": "code_interpreter"}]
+      }
+    ]
+  }' > /dev/null
+
+run=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/runs" \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2" \
+  -d '{
+    "assistant_id": "'"$assistant"'"
+  }' | first_id)
 
 state=queued
 while [ "$state" = queued ] || [ "$state" = in_progress ]; do
   sleep 0.2
   state=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run" \
-    -u :$OPENAI_API_KEY \
-    -H 'OpenAI-Beta: assistants=v1' | status)
+    -H "Authorization: Bearer $OPENAI_API_KEY" \
+    -H "OpenAI-Beta: assistants=v2" | status)
 done
 
+curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run/steps" \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "OpenAI-Beta: assistants=v2"
+echo
+
 messages=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/messages?limit=1" \
-  -u :$OPENAI_API_KEY \
-  -H 'OpenAI-Beta: assistants=v1')
+  -H "Content-Type: application/json" \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "OpenAI-Beta: assistants=v2")
 echo "$messages"
 
 shuffled=$(echo "$messages" | grep -o '"file_id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4)
 curl -sS "$OPENAI_BASE_URL/files/$shuffled/content" \
-  -H "Authorization: Bearer $OPENAI_API_KEY" --output shuffled_file.csv
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  --output shuffled_file.csv

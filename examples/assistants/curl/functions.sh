@@ -5,9 +5,9 @@ first_id() { grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
 status() { grep -o '"status": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
 
 assistant=$(curl -sS "$OPENAI_BASE_URL/assistants" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v1" \
   -d '{
     "instructions": "You are a weather bot. Use the provided functions to answer questions.",
     "tools": [{
@@ -43,9 +43,9 @@ assistant=$(curl -sS "$OPENAI_BASE_URL/assistants" \
   }' | first_id)
 
 made=$(curl -sS "$OPENAI_BASE_URL/threads/runs" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v1" \
   -d '{
     "assistant_id": "'"$assistant"'",
     "thread": {
@@ -63,8 +63,8 @@ wait_for_run() {
   while [ "$state" = queued ] || [ "$state" = in_progress ]; do
     sleep 0.2
     answer=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run" \
-      -u :$OPENAI_API_KEY \
-      -H 'OpenAI-Beta: assistants=v1')
+      -H "Authorization: Bearer $OPENAI_API_KEY" \
+      -H "OpenAI-Beta: assistants=v1")
     state=$(echo "$answer" | status)
   done
 }
@@ -75,9 +75,9 @@ weather=$(echo "$calls" | sed -n 1p)
 nickname=$(echo "$calls" | sed -n 2p)
 
 curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run/submit_tool_outputs" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v1" \
   -d '{
     "tool_outputs": [{
       "tool_call_id": "'"$weather"'",
@@ -90,6 +90,6 @@ curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run/submit_tool_outputs" \
 
 wait_for_run
 curl -sS "$OPENAI_BASE_URL/threads/$thread/messages?limit=1" \
-  -u :$OPENAI_API_KEY \
-  -H 'OpenAI-Beta: assistants=v1'
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "OpenAI-Beta: assistants=v1"
 echo

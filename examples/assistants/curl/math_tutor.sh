@@ -1,39 +1,39 @@
 #!/bin/sh
-# The math tutor over plain HTTP, in version 1, with the key as `curl -u` sends it.
+# The math tutor over plain HTTP: create, ask until it has ended, list.
 set -eu
 first_id() { grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
 status() { grep -o '"status": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }
 
 assistant=$(curl -sS "$OPENAI_BASE_URL/assistants" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2" \
   -d '{
     "instructions": "You are a personal math tutor. Write and run code to answer math questions.",
     "name": "Math Tutor",
     "tools": [{"type": "code_interpreter"}],
-    "model": "gpt-4"
+    "model": "gpt-4o"
   }' | first_id)
 
 thread=$(curl -sS "$OPENAI_BASE_URL/threads" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2" \
   -d '' | first_id)
 
 curl -sS "$OPENAI_BASE_URL/threads/$thread/messages" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2" \
   -d '{
     "role": "user",
     "content": "I need to solve the equation `3x + 11 = 14`. Can you help me?"
   }' > /dev/null
 
 run=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/runs" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1' \
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2" \
   -d '{
     "assistant_id": "'"$assistant"'",
     "instructions": "Please address the user as Jane Doe. The user has a premium account."
@@ -43,17 +43,17 @@ state=queued
 while [ "$state" = queued ] || [ "$state" = in_progress ]; do
   sleep 0.2
   state=$(curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run" \
-    -u :$OPENAI_API_KEY \
-    -H 'OpenAI-Beta: assistants=v1' | status)
+    -H "Authorization: Bearer $OPENAI_API_KEY" \
+    -H "OpenAI-Beta: assistants=v2" | status)
 done
 
 curl -sS "$OPENAI_BASE_URL/threads/$thread/messages" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1'
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2"
 echo
 curl -sS "$OPENAI_BASE_URL/threads/$thread/runs/$run/steps" \
-  -u :$OPENAI_API_KEY \
-  -H 'Content-Type: application/json' \
-  -H 'OpenAI-Beta: assistants=v1'
+  -H "Authorization: Bearer $OPENAI_API_KEY" \
+  -H "Content-Type: application/json" \
+  -H "OpenAI-Beta: assistants=v2"
 echo

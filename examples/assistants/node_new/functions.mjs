@@ -1,4 +1,5 @@
 // Two functions of ours that the assistant calls in parallel: the weather, and a nickname.
+import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
 
 const openai = new OpenAI();
@@ -42,22 +43,35 @@ async function main() {
     content: "What's the weather in Los Angeles today, and what do people call the city?",
   });
 
-  let run = await openai.beta.threads.runs.createAndPoll(thread.id, {
-    assistant_id: assistant.id,
-  });
+  let run = await openai.beta.threads.runs.create(thread.id, { assistant_id: assistant.id });
+  while (["queued", "in_progress"].includes(run.status)) {
+    await sleep(200);
+    run = await openai.beta.threads.runs.retrieve(run.id, { thread_id: thread.id });
+  }
 
-  const tool_outputs = run.required_action.submit_tool_outputs.tool_calls.map((tool) => {
-    console.log(tool.function.name, JSON.parse(tool.function.arguments));
-    return {
-      tool_call_id: tool.id,
-      output: tool.function.name === "getCurrentWeather" ? "22C" : "LA",
-    };
-  });
+  const toolCalls = run.required_action.submit_tool_outputs.tool_calls;
+  for (const toolCall of toolCalls) {
+    console.log(toolCall.function.name, JSON.parse(toolCall.function.arguments));
+  }
+  const callIds = toolCalls.map((toolCall) => toolCall.id);
 
-  run = await openai.beta.threads.runs.submitToolOutputsAndPoll(run.id, {
+  run = await openai.beta.threads.runs.submitToolOutputs(run.id, {
     thread_id: thread.id,
-    tool_outputs,
+    tool_outputs: [
+      {
+        tool_call_id: callIds[0],
+        output: "22C",
+      },
+      {
+        tool_call_id: callIds[1],
+        output: "LA",
+      },
+    ],
   });
+  while (["queued", "in_progress"].includes(run.status)) {
+    await sleep(200);
+    run = await openai.beta.threads.runs.retrieve(run.id, { thread_id: thread.id });
+  }
 
   if (run.status === "completed") {
     const messages = await openai.beta.threads.messages.list(run.thread_id);

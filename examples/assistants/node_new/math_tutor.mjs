@@ -25,7 +25,7 @@ async function main() {
 
   if (run.status === "completed") {
     const messages = await openai.beta.threads.messages.list(run.thread_id);
-    for (const message of messages.data) {
+    for (const message of messages.data.reverse()) {
       console.log(`${message.role} > ${message.content[0].text.value}`);
     }
   } else {

@@ -30,3 +30,19 @@ for annotation in text.annotations:
         data = client.files.content(annotation.file_path.file_id)
         with open("shuffled_file.csv", "wb") as shuffled:
             shuffled.write(data.read())
+
+# Replace what the model wrote of files by footnotes, as a page would.
+message = client.beta.threads.messages.retrieve(thread_id=thread.id, message_id=message.id)
+message_content = message.content[0].text
+annotations = message_content.annotations
+citations = []
+for index, annotation in enumerate(annotations):
+    message_content.value = message_content.value.replace(annotation.text, f" [{index}]")
+    if file_citation := getattr(annotation, "file_citation", None):
+        cited_file = client.files.retrieve(file_citation.file_id)
+        citations.append(f"[{index}] {file_citation.quote} from {cited_file.filename}")
+    elif file_path := getattr(annotation, "file_path", None):
+        cited_file = client.files.retrieve(file_path.file_id)
+        citations.append(f"[{index}] Click <here> to download {cited_file.filename}")
+message_content.value += "\n" + "\n".join(citations)
+print(message_content.value)

@@ -1,6 +1,7 @@
 """Two functions of ours that the assistant calls in parallel: the weather, and a nickname."""
 
 import json
+import time
 
 from openai import OpenAI
 
@@ -55,21 +56,33 @@ message = client.beta.threads.messages.create(
     content="What's the weather in Los Angeles today, and what do people call the city?",
 )
 
-run = client.beta.threads.runs.create_and_poll(
-    thread_id=thread.id, assistant_id=assistant.id, poll_interval_ms=200
-)
+run = client.beta.threads.runs.create(thread_id=thread.id, assistant_id=assistant.id)
+while run.status in ("queued", "in_progress"):
+    time.sleep(0.2)
+    run = client.beta.threads.runs.retrieve(thread_id=thread.id, run_id=run.id)
 
-tool_outputs = []
-for tool in run.required_action.submit_tool_outputs.tool_calls:
-    print(tool.function.name, json.loads(tool.function.arguments))
-    if tool.function.name == "getCurrentWeather":
-        tool_outputs.append({"tool_call_id": tool.id, "output": "22C"})
-    elif tool.function.name == "getNickname":
-        tool_outputs.append({"tool_call_id": tool.id, "output": "LA"})
+tool_calls = run.required_action.submit_tool_outputs.tool_calls
+for tool_call in tool_calls:
+    print(tool_call.function.name, json.loads(tool_call.function.arguments))
+call_ids = [tool_call.id for tool_call in tool_calls]
 
-run = client.beta.threads.runs.submit_tool_outputs_and_poll(
-    thread_id=thread.id, run_id=run.id, tool_outputs=tool_outputs, poll_interval_ms=200
+run = client.beta.threads.runs.submit_tool_outputs(
+    thread_id=thread.id,
+    run_id=run.id,
+    tool_outputs=[
+        {
+            "tool_call_id": call_ids[0],
+            "output": "22C",
+        },
+        {
+            "tool_call_id": call_ids[1],
+            "output": "LA",
+        },
+    ],
 )
+while run.status in ("queued", "in_progress"):
+    time.sleep(0.2)
+    run = client.beta.threads.runs.retrieve(thread_id=thread.id, run_id=run.id)
 
 if run.status == "completed":
     messages = client.beta.threads.messages.list(thread_id=thread.id)

@@ -33,6 +33,44 @@ plt.plot(x, x**2)
 plt.show()
 """
 
+DRAW_THREE = """\
+import matplotlib.pyplot as plt
+import pandas as pd
+
+cities = pd.read_csv("/mnt/data/mydata.csv").set_index("city")
+for kind in ("bar", "pie", "line"):
+    cities["population"].plot(kind=kind)
+    plt.show()
+"""
+
+DRAW_SINE = """\
+import matplotlib.pyplot as plt
+import numpy as np
+
+x = np.linspace(0, 4 * np.pi, 1000)
+plt.plot(x, np.sin(x))
+plt.show()
+"""
+
+FIBONACCI = """\
+numbers = [0, 1]
+while len(numbers) < 20:
+    numbers.append(numbers[-1] + numbers[-2])
+numbers
+"""
+
+QUIZ = {
+    "title": "Mathematics Quiz",
+    "questions": [
+        {"question_text": "What is a square root?", "question_type": "FREE_RESPONSE"},
+        {
+            "question_text": "What is 2 + 2?",
+            "question_type": "MULTIPLE_CHOICE",
+            "choices": ["3", "4"],
+        },
+    ],
+}
+
 READ = """\
 from pathlib import Path
 
@@ -51,7 +89,20 @@ def answer(request: Request) -> Turn:
     if "graph" in text:
         return _run(DRAW) if not results else turn(*words("Here is the graph of y = x squared."))
     if "weather" in text:
-        return _ask_functions(results)
+        return _ask_functions(request)
+    if "quiz" in text:
+        quiz = turn(CallTool("display_quiz", QUIZ))
+        return quiz if not results else turn(*words(f"You answered {results[0]}."))
+    if "visualizations" in text:
+        return _run(DRAW_THREE) if not results else turn(*words("Here are three pictures."))
+    if "code that drew" in text:
+        return turn(*words(DRAW_SINE))
+    if "sinewave" in text:
+        return _run(DRAW_SINE) if not results else turn(*words("Here is the sine wave."))
+    if "fibonacci" in text:
+        return _run(FIBONACCI) if not results else turn(*words(f"They are {results[0]}."))
+    if "image" in text:
+        return turn(*words(f"I was shown {_count_images(request)} images."))
     if "files" in text:
         return _run(READ) if not results else turn(*words(f"I have these files: {results[0]}"))
     return turn(*words("Hello! How can I help you today?"))
@@ -69,11 +120,18 @@ def _solve(results: list[str]) -> Turn:
     return turn(*words(f"The solution of the equation `3x + 11 = 14` is x = {value}, Jane Doe."))
 
 
-def _ask_functions(results: list[str]) -> Turn:
+def _ask_functions(request: Request) -> Turn:
+    """Call every function that is offered, at once; then tell what came back."""
+    results = request.tool_results
     if not results:
-        return turn(
-            CallTool("getCurrentWeather", {"location": "Los Angeles, CA"}),
-            CallTool("getNickname", {"location": "Los Angeles, CA"}),
-        )
-    weather, nickname = results
-    return turn(*words(f"It is {weather} in Los Angeles today, which people call {nickname}."))
+        names = [name for name in request.tools if name != CODE_TOOL]
+        return turn(*(CallTool(name, {"location": "Los Angeles, CA"}) for name in names))
+    first, second = results
+    if "getNickname" in request.tools:
+        return turn(*words(f"It is {first} in Los Angeles today, which people call {second}."))
+    return turn(*words(f"It is {first} degrees, and the likelihood of rain is {second}."))
+
+
+def _count_images(request: Request) -> int:
+    parts = [part for message in request.messages for part in message.get("content") or ()]
+    return sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)

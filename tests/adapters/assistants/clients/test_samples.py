@@ -52,17 +52,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mydata.csv").write_bytes((EXAMPLES / "mydata.csv").read_bytes())
+    for name in ("mydata.csv", "myimage.png"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
     return tmp_path
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_printed_sample_runs(served: Served, folder: Path, name: str) -> None:
     kind, file = name.split("/")
+    azure = {"AZURE_OPENAI_ENDPOINT": served.root, "AZURE_OPENAI_API_KEY": KEY}
+    variables = azure if file.startswith("azure") else served.variables
 
-    out = run_script(EXAMPLES / name, folder, FOLDERS[kind](), served.variables)
+    out = run_script(EXAMPLES / name, folder, FOLDERS[kind](), variables)
 
-    CHECKS[file.partition(".")[0]](out, folder)
+    CHECKS[file.partition(".")[0].removesuffix("_v1")](out, folder)
     assert "\n".join(served.watch.problems) == ""
 
 
@@ -116,8 +119,43 @@ def check_math_tutor_stream(out: str, folder: Path) -> None:
     assert text == "The solution of the equation `3x + 11 = 14` is x = 1.0, Jane Doe.\n"
 
 
+def check_raw_stream(out: str, folder: Path) -> None:
+    assert "thread.run.created" in out
+    assert "thread.run.step.delta" in out
+    assert "thread.run.completed" in out
+    assert "Jane" in out
+
+
+def check_step_stream(out: str, folder: Path) -> None:
+    code, rest = out.split("The code has run.")
+    assert "(14 - 11) / 3" in code
+    assert "Answer:" in rest
+    assert "is x = 1.0, Jane Doe." in rest
+
+
+def check_event_stream(out: str, folder: Path) -> None:
+    assert "thread.run.created" in out
+    assert "The solution of the equation `3x + 11 = 14` is x = 1.0, Jane Doe.\n" in out
+    assert out.endswith("Run Result completed\n")
+
+
+def check_azure_math_tutor(out: str, folder: Path) -> None:
+    assert "is x = 1.0, Jane Doe." in out
+
+
+def check_azure_sinewave(out: str, folder: Path) -> None:
+    assert "Status: completed" in out
+    assert (folder / "sinewave.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert "np.sin(x)" in out
+
+
+def check_azure_files(out: str, folder: Path) -> None:
+    check_shuffled(folder)
+
+
 def check_csv_shuffle(out: str, folder: Path) -> None:
     assert "sandbox:/mnt/data/shuffled_file.csv 167 202" in out
+    assert "Click <here>" not in out or "[0] Click <here> to download shuffled_file.csv" in out
     check_shuffled(folder)
 
 
@@ -140,6 +178,37 @@ def check_functions(out: str, folder: Path) -> None:
     assert "It is 22C in Los Angeles today, which people call LA." in out
 
 
+def check_temperature(out: str, folder: Path) -> None:
+    assert "It is 57 degrees, and the likelihood of rain is 0.06." in out
+
+
+def check_data_visualizer(out: str, folder: Path) -> None:
+    if not out.startswith("{"):
+        assert out.splitlines()[1].count("image_file") == 3
+        assert "New instructions that override the Assistant instructions" in out
+    else:
+        assert out.count('"type":"image_file"') == 3
+    assert out.endswith("completed\n")
+
+
+def check_images(out: str, folder: Path) -> None:
+    if "event: " in out:
+        assert '"value":"I"' in out
+        assert out.endswith("event: done\ndata: [DONE]\n\n")
+        return
+    assert out == "completed\nI was shown 1 images.\n"
+
+
+def check_overview(out: str, folder: Path) -> None:
+    lines = out.splitlines()
+    assert lines[0] == "user: Could you explain linear algebra to me?"
+    assert lines[4] == "assistant: Hello! How can I help you today?"
+    assert "2584" in out
+    assert '"type": "code_interpreter"' in out
+    assert "display_quiz Mathematics Quiz" in out
+    assert """assistant: You answered ["I don't know.", "I don't know."].""" in out
+
+
 def check_files(out: str, folder: Path) -> None:
     if (folder / "shuffled_file.csv").exists():
         check_shuffled(folder)
@@ -158,8 +227,18 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "csv_shuffle": check_csv_shuffle,
     "graph_image": check_graph_image,
     "functions": check_functions,
-    "functions_stream": check_functions,
+    "temperature": check_temperature,
+    "temperature_stream": check_temperature,
     "files": check_files,
+    "data_visualizer": check_data_visualizer,
+    "images": check_images,
+    "overview": check_overview,
+    "raw_stream": check_raw_stream,
+    "step_stream": check_step_stream,
+    "event_stream": check_event_stream,
+    "azure_math_tutor": check_azure_math_tutor,
+    "azure_sinewave": check_azure_sinewave,
+    "azure_files": check_azure_files,
 }
 """What a sample must have printed and downloaded, by its name."""
 

@@ -10,8 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
+from anyio import to_thread
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -40,9 +43,12 @@ from ci_tools_assistants.operations import all_operations
 from ci_tools_assistants.runs.engine import RunEngine, open_runs
 from ci_tools_assistants.runs.interpreter import Interpreter
 from ci_tools_assistants.storage.records import Records, open_records
-from ci_tools_assistants.versions import from_v1
+from ci_tools_assistants.versions import Version, from_v1
 
 logger = logging.getLogger(__name__)
+
+_LARGE_BODY = 256_000
+"""Bytes of a JSON body that is read in a thread: it may take a second, and others go on."""
 
 _FAILED = (
     "The server had an error while processing your request. The log of the service says more "
@@ -187,13 +193,20 @@ async def read_body(call: Call, operation: Operation) -> bytes | None:
             None if has_content or call.request.headers.get("content-length", "0") != "0" else b""
         )
     content = await read_content(call.request)
+    check = partial(check_body, operation, content, call.version)
+    call.body = await to_thread.run_sync(check) if len(content) > _LARGE_BODY else check()
+    return content
+
+
+def check_body(operation: Operation, content: bytes, version: Version) -> BaseModel:
+    """Return the JSON body of a request as what the operation takes."""
+    assert operation.body is not None
     value: object = {}
     if content or not operation.empty_body:
         value = parse_json(content, limit=VALUES_LIMIT)
-    if call.version == "v1" and operation.body_kind is not None:
+    if version == "v1" and operation.body_kind is not None:
         value = from_v1(value, operation.body_kind)
-    call.body = validate(operation.body, value)
-    return content
+    return validate(operation.body, value)
 
 
 async def handle(call: Call, operation: Operation) -> Response:

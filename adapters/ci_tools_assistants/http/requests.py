@@ -31,6 +31,9 @@ BODY_LIMIT = 16 * 1024 * 1024
 VALUES_LIMIT = 200_000
 """Values in a JSON body: other requests wait while it is read and checked."""
 
+_KEYS_LIMIT = 1000
+"""Keys of an object that are looked at beside those that its model has."""
+
 _MARK = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 """A string as a whole, or what stands before a value; found in one pass, whatever the text is."""
 
@@ -99,6 +102,10 @@ def validate(model: type[M], value: object) -> M:
     Raises:
         ApiError: 400, naming the first parameter that is wrong.
     """
+    if isinstance(value, dict) and len(value) > _KEYS_LIMIT:
+        # pydantic would describe every key that it does not know.
+        known = {name: value[name] for name in model.model_fields if name in value}
+        value = dict(islice(value.items(), _KEYS_LIMIT)) | known
     try:
         return model.model_validate(value)
     except ValidationError as error:

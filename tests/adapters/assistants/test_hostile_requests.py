@@ -1,15 +1,19 @@
 """Requests of somebody who means harm: strange headers, foreign ids, races."""
 
 import json
+import threading
 from collections import Counter
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from sqlalchemy import Connection
 
 from ci_tools.models import new_id
+from ci_tools_assistants import app
 from ci_tools_assistants.files import uploads
+from ci_tools_assistants.http import requests
 from ci_tools_assistants.objects import Kind
 from ci_tools_assistants.runs.context import load_context
 from ci_tools_assistants.storage.records import Records
@@ -35,6 +39,44 @@ async def test_no_number_of_an_answer_is_infinite(client: ApiClient) -> None:
     status, _ = await client.refused("POST", "/assistants", content=body.encode())
 
     assert status == 400
+
+
+async def test_others_are_answered_while_a_large_body_is_read(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = requests.parse_json
+    begun, others = anyio.Event(), threading.Event()
+
+    def parse_slowly(content: bytes, *, limit: int) -> object:
+        if len(content) > 1000:
+            anyio.from_thread.run_sync(begun.set)
+            assert others.wait(10)
+        return read(content, limit=limit)
+
+    monkeypatch.setattr(app, "parse_json", parse_slowly)
+    answers: list[int] = []
+
+    async def send_large() -> None:
+        body = {"model": "m", "tools": [], "instructions": "x" * 256_000}
+        answers.append((await client.post("/assistants", json=body)).status_code)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_large)
+            await begun.wait()
+            await client.make("/threads", {"metadata": {"a": "b"}})
+            others.set()
+
+    assert answers == [200]
+
+
+async def test_of_many_unknown_keys_the_first_is_named(client: ApiClient) -> None:
+    many: dict[str, Any] = {f"key{number}": number for number in range(50_000)}
+    body = {**many, "metadata": {}}
+
+    status, error = await client.refused("POST", "/threads", json=body)
+
+    assert (status, error["param"]) == (400, "key0")
 
 
 async def test_an_id_of_any_length_is_unknown(client: ApiClient) -> None:

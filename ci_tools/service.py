@@ -280,14 +280,22 @@ class SessionService:
 
     @asynccontextmanager
     async def stream_code(
-        self, session_id: str, code: str, *, timeout: float | None = None
+        self,
+        session_id: str,
+        code: str,
+        *,
+        timeout: float | None = None,
+        step_id: str | None = None,
     ) -> AsyncIterator[AsyncIterator[StepEvent]]:
         """Run code; iterate for its events, `StepFinished` last.
 
-        Leaving the block early interrupts the code and stores the step as cancelled.
+        Leaving the block early interrupts the code and stores the step as cancelled. A caller
+        that must find the step again, whatever happens to it, makes its id, as for `submit_code`.
         """
         self._admit()
-        running = await self._submit(session_id, code, timeout)
+        if step_id is not None:
+            _check_step_id(step_id)
+        running = await self._submit(session_id, code, timeout, step_id=step_id)
         try:
             async with running.watch() as events:
                 yield events
@@ -786,10 +794,7 @@ class SessionService:
 
     async def _find_submitted(self, session_id: str, code: str, step_id: str) -> RunStep | None:
         """Return the step that was submitted before under an id that its caller made."""
-        if not _STEP_ID.fullmatch(step_id):
-            raise InvalidArgumentError(
-                "A step's id is 'step_' and 24 letters and digits, chosen at random."
-            )
+        _check_step_id(step_id)
         try:
             step = await self._step(step_id)
         except NotFoundError:
@@ -903,6 +908,13 @@ async def _just_connect(kernel: Kernel) -> None:
 
 async def _list_variables(kernel: Kernel) -> list[Variable]:
     return list(await kernel.list_variables())
+
+
+def _check_step_id(step_id: str) -> None:
+    if not _STEP_ID.fullmatch(step_id):
+        raise InvalidArgumentError(
+            "A step's id is 'step_' and 24 letters and digits, chosen at random."
+        )
 
 
 def _check_command(command: str, timeout: float, output_limit: int) -> None:

@@ -195,14 +195,19 @@ class RemoteService:
 
     @asynccontextmanager
     async def stream_code(
-        self, session_id: str, code: str, *, timeout: float | None = None
+        self,
+        session_id: str,
+        code: str,
+        *,
+        timeout: float | None = None,
+        step_id: str | None = None,
     ) -> AsyncIterator[AsyncIterator[StepEvent]]:
         """Run code; iterate for its events, `StepFinished` last.
 
         Leaving the block early interrupts the code and stores the step as cancelled. If the
         connection is lost meanwhile, `StepFinished` is the next event.
         """
-        id = new_id("step_")
+        id = step_id or new_id("step_")
         path = f"{_container(session_id)}/run_steps"
         body = _given({"code": code, "timeout": timeout, "id": id, "stream": True})
         over, refused, opened = anyio.Event(), False, False

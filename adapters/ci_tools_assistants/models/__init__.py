@@ -1,6 +1,7 @@
 """Models behind the Assistants API: found by name, asked turn by turn, whoever provides them."""
 
 from ci_tools_assistants.models.answer import LARGE
+from ci_tools_assistants.models.arguments import load_object
 from ci_tools_assistants.models.code_argument import (
     CODE_TOOL,
     CodeArgumentDecoder,
@@ -50,5 +51,6 @@ __all__ = [
     "build_prompt",
     "create_code_tool",
     "find_code",
+    "load_object",
     "open_registry",
 ]

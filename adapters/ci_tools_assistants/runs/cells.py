@@ -91,13 +91,16 @@ class Cell:
         self._logs.drop()
         self._later.clear()
 
-    async def finish(self, step: RunStep) -> list[Delta]:
-        """Take the end of the cell: what has waited, and why it ended."""
+    async def finish(self, step: RunStep, *, ending: str | None = None) -> list[Delta]:
+        """Take the end of the cell: what has waited, and why it ended.
+
+        `ending` is what there is to say about it, if that is not in the step.
+        """
         self.step = step
         deltas: list[Delta] = []
         for output in step.outputs if self._waits else tuple(self._later.values()):
             deltas += await self._show(output)
-        return deltas + self.fail(_ending(step))
+        return deltas + self.fail(_ending(step) if ending is None else ending)
 
     def fail(self, message: str) -> list[Delta]:
         """Take the end of the cell, and what there is to say about it."""

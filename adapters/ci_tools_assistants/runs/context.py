@@ -26,6 +26,7 @@ from ci_tools_assistants.models import (
 )
 from ci_tools_assistants.objects import Kind, Object
 from ci_tools_assistants.runs.drafts import CallsDraft, MessageDraft
+from ci_tools_assistants.runs.recovery import CELLS
 from ci_tools_assistants.runs.settling import USAGE
 from ci_tools_assistants.runs.states import NO_USAGE, add_usage
 from ci_tools_assistants.runs.turns import Made
@@ -76,6 +77,9 @@ class Context:
 
     used: Object = field(default_factory=lambda: NO_USAGE)
     """Tokens of the turns before this execution."""
+
+    begun: tuple[Object, Object] | None = None
+    """The step whose code was running when the run's process ended, and its private part."""
 
     describe: Callable[[], str] | None = None
     """Say what the code interpreter is and which files there are."""
@@ -150,8 +154,11 @@ class Context:
         """Add a step whose calls have been made."""
         self._own_steps().append(draft.step)
 
-    def to_private(self, draft: CallsDraft, usage: Object | None) -> Object:
-        """Return what a step that waits for outputs keeps for the run's next execution."""
+    def to_private(self, draft: CallsDraft, usage: Object | None = None) -> Object:
+        """Return what a step keeps for an execution of the run by another process.
+
+        `usage` goes with a step that waits for outputs.
+        """
         ids = [call.id for call in draft.calls if call.id in self.results]
         return {
             USAGE: usage,
@@ -197,9 +204,11 @@ async def load_context(service: SessionService, records: Records, run: Object) -
             context.results[id] = ToolResult(text=text)
         if step["type"] == "message_creation":
             context.made.take()
+        elif step["status"] == "in_progress" and CELLS in private:
+            context.begun = step, private
         else:
             context.made.images += _images_of(step)
-            context.made.attachments += private.get(ATTACHMENTS, ())
+            context.made.attach(item["file_id"] for item in private.get(ATTACHMENTS, ()))
     return context
 
 

@@ -161,9 +161,27 @@ class CallDraft:
     output: str | None = None
     """What a function has answered."""
 
+    @classmethod
+    def of(cls, index: int, call: Object) -> "CallDraft":
+        """Return the draft that a stored call was made of."""
+        if call["type"] == "code_interpreter":
+            made = call["code_interpreter"]
+            draft = cls(index=index, id=call["id"], name="", is_code=True)
+            draft.pieces, draft.outputs = [made["input"]], list(made["outputs"])
+            return draft
+        made = call["function"]
+        draft = cls(index=index, id=call["id"], name=made["name"], is_code=False)
+        draft.pieces, draft.output = [made["arguments"]], made["output"]
+        return draft
+
+    @property
+    def written(self) -> str:
+        """The code, or the function's arguments, as far as they are written."""
+        return "".join(self.pieces)
+
     def to_object(self) -> Object:
         """Return the call as it is so far."""
-        written = "".join(self.pieces)
+        written = self.written
         if self.is_code:
             self.write_logs()
             made: Object = {"input": written, "outputs": list(self.outputs)}
@@ -184,6 +202,17 @@ class CallsDraft:
     def __init__(self, run: Object, *, now: int) -> None:
         self.step = new_step(run, {"type": "tool_calls", "tool_calls": []}, now=now)
         self.calls: list[CallDraft] = []
+        self.private: Object | None = None
+        """What is stored with the step and never shown."""
+
+    @classmethod
+    def of(cls, run: Object, step: Object, private: Object) -> "CallsDraft":
+        """Return the draft that a stored step was made of."""
+        draft = cls(run, now=step["created_at"])
+        calls = step["step_details"]["tool_calls"]
+        draft.step, draft.private = step, private
+        draft.calls = [CallDraft.of(index, call) for index, call in enumerate(calls)]
+        return draft
 
     @property
     def is_ended(self) -> bool:

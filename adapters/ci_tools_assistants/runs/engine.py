@@ -7,7 +7,7 @@ then told to the task if it is here. A run of another process is told by its rec
 process looks at those of its own runs that somebody wants cancelled.
 
 A run in `requires_action` has no task. Nor has one whose process died: another process finds it
-when the lease has run out, and goes on with it, or ends it (see `settling.py`).
+when the lease has run out, and goes on with it, or ends it (see `settling.py` and `recovery.py`).
 """
 
 import logging
@@ -34,7 +34,7 @@ from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.runs import events, settling
 from ci_tools_assistants.runs.events import Event
 from ci_tools_assistants.runs.execution import Execution
-from ci_tools_assistants.runs.interpreter import Interpreter
+from ci_tools_assistants.runs.interpreter import CodeLost, Interpreter
 from ci_tools_assistants.runs.queues import Queues
 from ci_tools_assistants.runs.running import ActiveRun
 from ci_tools_assistants.runs.states import WrongMoveError, end_step, is_over, move
@@ -272,13 +272,12 @@ class RunEngine:
         reason = active.stop_reason
         if reason == "gone":
             return
-        if reason == "closing" and not active.runs_code:
+        if reason == "closing":
             active.feed.publish([events.failed(ApiError(503, _CLOSING, type="server_error"))])
+            await self._release(active)
             return
         if reason == "cancelled":
             status, error = "cancelled", None
-        elif reason == "closing":
-            status, error = "failed", settling.LOST_CODE
         elif failure is not None:
             status, error = "failed", failure
         else:
@@ -289,6 +288,20 @@ class RunEngine:
             if self._closing:
                 return
             await anyio.sleep(RETRY_WAIT)
+
+    async def _release(self, active: ActiveRun) -> None:
+        """Store a run that another process will go on with, and that this one leaves in order."""
+
+        def change(private: Object) -> Object:
+            return {**private, settling.RELEASED: True}
+
+        try:
+            await active.save([])
+            await self._records.change_private(
+                Kind.RUN, active.id, change, principal=active.principal
+            )
+        except (CIToolsError, OSError) as error:
+            logger.warning("run %s: it is left as it was stored before: %s", active.id, error)
 
     async def _is_ended(self, active: ActiveRun, status: str, error: Object | None) -> bool:
         """Try to store an end; tell whether there is one now."""
@@ -338,7 +351,12 @@ class RunEngine:
     ) -> Object:
         try:
             ended = await settling.end_stored(
-                self._records, run, status, principal=principal, error=error
+                self._records,
+                run,
+                status,
+                principal=principal,
+                error=error,
+                fill=self._interpreter.fill_step,
             )
         except WrongMoveError as wrong:
             return wrong.run
@@ -429,6 +447,8 @@ def _to_last_error(error: Exception, active: ActiveRun) -> Object:
     match error:
         case ModelError():
             return error.to_object()
+        case CodeLost():
+            return settling.LOST_CODE
         case ApiError() | CIToolsError():
             logger.warning("run %s failed: %s", active.id, error)
             return {"code": "server_error", "message": str(error)}

@@ -3,7 +3,8 @@
 How this works: nothing lives in this loop alone. Each turn is asked for from the thread's messages
 and steps, and every step is stored before anything is done with it: so a run whose process ended
 can be taken up by another at the last thing that was stored. Code is the one thing that must not
-be run twice; a step is stored with its code before that code runs.
+be run twice; a step is stored with its code before that code runs, and what became of code that was
+cut off is asked of the core (see `recovery.py`).
 
 In a turn that calls both code and functions, the code runs first; then the run waits for its
 client's outputs, and all of them go back to the model together.
@@ -13,18 +14,27 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from ci_tools import SessionService
-from ci_tools_assistants.models import ChatModel, ModelRegistry, ToolResult, TurnDone
-from ci_tools_assistants.objects import Kind, Object, now
+from ci_tools_assistants.models import (
+    ChatModel,
+    ModelRegistry,
+    ToolResult,
+    TurnDone,
+    load_object,
+)
+from ci_tools_assistants.objects import Object, now
 from ci_tools_assistants.runs.context import Context, load_context
 from ci_tools_assistants.runs.drafts import CallDraft, CallsDraft
 from ci_tools_assistants.runs.interpreter import (
     CodeDone,
+    CodeLost,
     ImageMade,
     Interpreter,
     LogsDelta,
     Workbench,
 )
+from ci_tools_assistants.runs.recovery import CELLS
 from ci_tools_assistants.runs.running import ActiveRun
+from ci_tools_assistants.runs.settling import USAGE
 from ci_tools_assistants.runs.turns import Turn
 from ci_tools_assistants.storage.records import Records
 
@@ -71,6 +81,8 @@ class Execution:
         active.usage = context.used
         async with self._open_workbench(context) as workbench:
             context.describe = workbench.describe if workbench is not None else None
+            if context.begun is not None and workbench is not None:
+                await self._go_on(*context.begun, context, workbench)
             while not active.is_settled:
                 await self._take_turn(chat, context, workbench)
 
@@ -111,7 +123,7 @@ class Execution:
             error = _error("The model's answer was stopped by its provider's content filter.")
             await active.end("failed", cut, error=error)
         elif done.calls or done.broken:
-            await turn.complete_calls([*done.calls, *done.broken])
+            await turn.complete_calls(done)
             assert turn.calls is not None
             for message in turn.messages:
                 context.add_message(message)
@@ -141,16 +153,56 @@ class Execution:
                 active.feed.publish([step.answer(call, f"There is no tool {call.name!r}.")])
         if done.message is not None:
             context.answers.append(done.message)
+        await self._end_calls(step, pending, context)
+
+    async def _end_calls(self, step: CallsDraft, pending: list[Object], context: Context) -> None:
+        """Store a step whose calls were made, but for those that are `pending` at the client."""
+        active = self._active
         if pending:
-            private = context.to_private(step, active.take_usage())
-            await self._records.change_private(
-                Kind.STEP, step.step["id"], lambda _: private, principal=active.principal
-            )
+            step.private = context.to_private(step, active.take_usage())
             await active.move("requires_action", calls=pending)
-        else:
-            ended = step.complete(usage=active.take_usage(), now=now())
-            context.add_step(step)
-            await active.save(ended)
+            return
+        if step.private is not None:
+            step.private = context.to_private(step)
+        ended = step.complete(usage=active.take_usage(), now=now())
+        context.add_step(step)
+        await active.save(ended)
+
+    async def _go_on(
+        self, stored: Object, private: Object, context: Context, workbench: Workbench
+    ) -> None:
+        """Take up a step whose code was running when the run's process ended.
+
+        Nothing of it is run again; the model is told what became of each call.
+        """
+        active = self._active
+        step = CallsDraft.of(active.run, stored, private)
+        active.resume(step, private.get(USAGE))
+        pending: list[Object] = []
+        for call in step.calls:
+            if call.is_code and call.id in private[CELLS]:
+                await self._recover_code(call, private[CELLS][call.id], context, workbench)
+            elif call.is_code or load_object(call.written) is None:
+                active.feed.publish([step.answer(call, _NOT_JSON)])
+            elif call.name in context.functions:
+                pending.append(_to_required(call.to_object()))
+            else:
+                active.feed.publish([step.answer(call, f"There is no tool {call.name!r}.")])
+        await self._end_calls(step, pending, context)
+
+    async def _recover_code(
+        self, call: CallDraft, step_id: str, context: Context, workbench: Workbench
+    ) -> None:
+        try:
+            done = await workbench.recover(step_id, call.outputs)
+        except CodeLost as lost:
+            call.outputs = lost.outputs
+            raise
+        call.outputs = done.outputs
+        _take_result(call, done, context)
+        context.made.images += (
+            output["image"]["file_id"] for output in done.outputs if output["type"] == "image"
+        )
 
     def _find_excess(self, context: Context) -> str | None:
         """Return why the run must not go on calling tools, if it must not."""
@@ -171,8 +223,8 @@ class Execution:
         self, step: CallsDraft, call: CallDraft, context: Context, workbench: Workbench
     ) -> None:
         active = self._active
-        active.runs_code = True
-        async with aclosing(workbench.run("".join(call.pieces))) as shown:
+        step_id = (step.private or {}).get(CELLS, {}).get(call.id)
+        async with aclosing(workbench.run(call.written, step_id=step_id)) as shown:
             async for event in shown:
                 match event:
                     case LogsDelta():
@@ -182,11 +234,12 @@ class Execution:
                         active.feed.publish([step.add_image(call, event.file_id)])
                         context.made.images.append(event.file_id)
                     case CodeDone():
-                        context.results[call.id] = ToolResult(
-                            text=event.tool_text, images=event.tool_images
-                        )
-                        context.made.attach(event.made_files)
-        active.runs_code = False
+                        _take_result(call, event, context)
+
+
+def _take_result(call: CallDraft, done: CodeDone, context: Context) -> None:
+    context.results[call.id] = ToolResult(text=done.tool_text, images=done.tool_images)
+    context.made.attach(file["id"] for file in done.made_files)
 
 
 def _to_required(call: Object) -> Object:

@@ -9,7 +9,7 @@ files that code made are published: kept outside of the session, under ids of pu
 import base64
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, assert_never
 
@@ -33,14 +33,23 @@ from ci_tools import (
 )
 from ci_tools.render import render_step
 from ci_tools_assistants.errors import ApiError
+from ci_tools_assistants.files.records import FileRecords
 from ci_tools_assistants.objects import Object
-from ci_tools_assistants.runs import usage
+from ci_tools_assistants.runs import recovery, usage
 from ci_tools_assistants.runs.annotations import annotate
 from ci_tools_assistants.runs.cells import Cell, Delta, ImageMade, LogsDelta
 from ci_tools_assistants.runs.thread_sessions import SESSION, ThreadSession
 from ci_tools_assistants.storage.records import Records
 
-__all__ = ["CodeDone", "CodeEvent", "ImageMade", "Interpreter", "LogsDelta", "Workbench"]
+__all__ = [
+    "CodeDone",
+    "CodeEvent",
+    "CodeLost",
+    "ImageMade",
+    "Interpreter",
+    "LogsDelta",
+    "Workbench",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +64,10 @@ _PATIENCE = 300.0
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.05, 1.0
 """Seconds between two attempts."""
 
+SETTLE_TIME = 60.0
+"""Seconds that the end of code is waited for whose process has ended; the core settles it when the
+lease of that has run out."""
+
 _CLEAN_UP = 10.0
 """Seconds to publish what interrupted code has made."""
 
@@ -66,6 +79,21 @@ kept. Do not count on access to the internet.
 The folder for files is /mnt/data. What code displays (matplotlib figures, images) the user sees \
 at once, so do not link it. To give the user any other file, let code write it to /mnt/data and \
 link it in your answer as [name](sandbox:/mnt/data/name)."""
+
+
+_CUT_OFF = (
+    f"{recovery.CUT_OFF} It may have had effects. It was not run again: look at what it has left "
+    "before you repeat anything."
+)
+
+
+class CodeLost(Exception):
+    """Code may still be running, and the process that ran it is gone."""
+
+    def __init__(self, outputs: list[Object]) -> None:
+        super().__init__("The end of the code is not known.")
+        self.outputs = outputs
+        """What it had put out when it was last looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +139,12 @@ class Interpreter:
         await thread_session.look()
         yield Workbench(service, thread_session)
         await thread_session.remember_told()
+
+    async def fill_step(self, step: Object, private: Object, *, principal: str) -> Object:
+        """Return a step that is not to go on, with what the code of its calls has put out."""
+        service = self._service.act_as(principal)
+        files = FileRecords(service, self._records)
+        return await recovery.fill_step(service, files, step, private)
 
     async def count_sessions(self) -> int:
         """Count the sessions of all principals, as `usage.py` does; for operators."""
@@ -159,9 +193,12 @@ class Workbench:
         """
         return annotate(text, self._session.bench.find_ids(), is_final=is_final)
 
-    async def run(self, code: str) -> AsyncGenerator[CodeEvent, None]:
+    async def run(
+        self, code: str, *, step_id: str | None = None
+    ) -> AsyncGenerator[CodeEvent, None]:
         """Run code in the thread's session; iterate for what it shows, `CodeDone` last.
 
+        The core's record of it gets the id `step_id`, which is new, if that is given.
         Use `contextlib.aclosing`: leaving early, or being cancelled, interrupts the code. What
         goes wrong, in the code or around it, is text for the model and no exception.
         """
@@ -172,14 +209,16 @@ class Workbench:
             async with AsyncExitStack() as stack:
                 # Made anew for each attempt: a context manager can be entered once.
                 events = await self._patiently(
-                    lambda: stack.enter_async_context(self._service.stream_code(session.id, code))
+                    lambda: stack.enter_async_context(
+                        self._service.stream_code(session.id, code, step_id=step_id)
+                    )
                 )
                 async for event in events:
                     for delta in await _follow(cell, event):
                         yield delta
             assert cell.step is not None
             made = await self._session.publish(session, cell.step)
-            done = self._to_done(cell.step, cell, made)
+            done = self._to_done(cell.step, cell.outputs, made)
         except ServiceClosedError:
             raise
         except (GeneratorExit, anyio.get_cancelled_exc_class()):
@@ -197,6 +236,35 @@ class Workbench:
                 made_files=[],
             )
         yield done
+
+    async def recover(self, step_id: str, shown: Sequence[Object]) -> CodeDone:
+        """Return how code ended whose process has ended while it ran it; it is not run again.
+
+        `step_id` is the core's, `shown` are the outputs that were stored meanwhile.
+
+        Raises:
+            CodeLost: Nobody knows yet whether the code has ended.
+        """
+        step = None
+        with suppress(NotFoundError):
+            step = await self._patiently(
+                lambda: self._service.wait_run_step(step_id, timeout=SETTLE_TIME)
+            )
+        recovered = await recovery.recover(self._session.files, step, shown)
+        if step is None:
+            text = f"{recovery.NOT_BEGUN} It was not run; call again if it still should be."
+            return CodeDone(
+                outputs=recovered.outputs, tool_text=text, tool_images=[], made_files=[]
+            )
+        if not step.status.is_final:
+            raise CodeLost(recovered.outputs)
+        made: list[Object] = []
+        with suppress(NotFoundError):
+            session = await self._service.get_session(step.session_id)
+            made = await self._session.publish_left(session, step, all=recovered.is_cut)
+        if recovered.is_cut:
+            self._session.unsaid.append(_CUT_OFF)
+        return self._to_done(step, recovered.outputs, made)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what may have to wait until other code of the principal has ended."""
@@ -221,12 +289,12 @@ class Workbench:
         except (CIToolsError, ApiError) as error:
             logger.info("step %s: its files are not published: %s", cell.step.id, error)
 
-    def _to_done(self, step: RunStep, cell: Cell, made: list[Object]) -> CodeDone:
+    def _to_done(self, step: RunStep, outputs: list[Object], made: list[Object]) -> CodeDone:
         rendered = render_step(step)
         notes = [f"Note: {note}" for note in self._session.unsaid]
         self._session.unsaid.clear()
         return CodeDone(
-            outputs=cell.outputs,
+            outputs=outputs,
             tool_text="\n".join([*notes, rendered.text]),
             tool_images=[
                 (image.media_type, base64.b64encode(image.data).decode("ascii"))

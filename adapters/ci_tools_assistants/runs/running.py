@@ -44,14 +44,13 @@ class ActiveRun:
         self.is_settled = False
         """Whether the run's end, or its wait for tool outputs, is stored."""
 
-        self.runs_code = False
-        """Whether code may be running now."""
-
         self.stop_reason: StopReason | None = None
         self._records = records
         self._lease = lease
         self._scope = anyio.CancelScope()
-        self._turn_usage: Object | None = None
+        self.turn_usage: Object | None = None
+        """Tokens of the turn in hand, until a step has them."""
+
         self._saved_at = time.monotonic()
 
     @property
@@ -131,11 +130,16 @@ class ActiveRun:
     def count(self, usage: Object) -> None:
         """Count the tokens of a turn."""
         self.usage = add_usage(self.usage, usage)
-        self._turn_usage = usage
+        self.turn_usage = usage
+
+    def resume(self, draft: CallsDraft, usage: Object | None) -> None:
+        """Take a stored step in hand again, with the tokens of its turn."""
+        self.drafts.append(draft)
+        self.turn_usage = usage
 
     def take_usage(self) -> Object | None:
         """Return the tokens of the turn in hand to the first step that asks, else None."""
-        usage, self._turn_usage = self._turn_usage, None
+        usage, self.turn_usage = self.turn_usage, None
         return usage
 
     def _drop_ended(self) -> None:
@@ -148,5 +152,5 @@ class ActiveRun:
                 writes.append(Write(Kind.MESSAGE, draft.to_message(), self.run["thread_id"]))
                 writes.append(Write(Kind.STEP, draft.step, self.id))
             else:
-                writes.append(Write(Kind.STEP, draft.to_step(), self.id))
+                writes.append(Write(Kind.STEP, draft.to_step(), self.id, draft.private))
         return writes

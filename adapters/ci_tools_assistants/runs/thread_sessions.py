@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ci_tools import (
+    ChangedFile,
     CIToolsError,
     InvalidPathError,
     LimitError,
@@ -292,6 +293,29 @@ class ThreadSession:
         if bench.to_object() != before:
             await self._save()
         return published
+
+    async def publish_left(self, session: Session, step: RunStep, *, all: bool) -> list[Object]:
+        """Keep the files that a cell made whose process has ended; return their objects.
+
+        Those that the process has kept already are among them. `all`: the step does not say what
+        was made, but nothing else could since it began.
+        """
+        if all and step.started_at is not None:
+            began = step.started_at
+            there = await self._service.list_files(session.id, limit=_LISTED)
+            left = tuple(
+                ChangedFile(path=file.path, size=file.size, sha256=file.sha256, change="created")
+                for file in there
+                if file.modified_at >= began
+            )
+            known = {file.path for file in step.files}
+            step = replace(
+                step, files=(*step.files, *(file for file in left if file.path not in known))
+            )
+        await self.publish(session, step)
+        paths = [file.path for file in step.files if file.change != "deleted"]
+        kept = [self.bench.made[path].id for path in paths if path in self.bench.made]
+        return [await self.files.get(id) for id in kept]
 
     async def _save(self) -> None:
         stored = self.bench.to_object()

@@ -1,14 +1,14 @@
 """One turn of the model, written down and published as it comes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import anyio
 
+from ci_tools.models import new_id
 from ci_tools_assistants.models import (
     LARGE,
     ArgumentsDelta,
-    Call,
     CallStarted,
     ChatModel,
     CodeArgumentDecoder,
@@ -21,7 +21,9 @@ from ci_tools_assistants.models import (
 from ci_tools_assistants.objects import Object, now
 from ci_tools_assistants.runs.drafts import CallDraft, CallsDraft, MessageDraft
 from ci_tools_assistants.runs.events import Event
+from ci_tools_assistants.runs.recovery import CELLS
 from ci_tools_assistants.runs.running import ActiveRun
+from ci_tools_assistants.runs.settling import USAGE
 from ci_tools_assistants.runs.states import MessageReason
 
 T = TypeVar("T")
@@ -34,13 +36,13 @@ class Made:
         self.images: list[str] = []
         self.attachments: list[Object] = []
 
-    def attach(self, files: Sequence[Object]) -> None:
+    def attach(self, file_ids: Iterable[str]) -> None:
         """Add files, of which a file that was made again counts once."""
-        known = {attachment["file_id"] for attachment in self.attachments}
+        known = [attachment["file_id"] for attachment in self.attachments]
         self.attachments += (
-            {"file_id": file["id"], "tools": [{"type": "code_interpreter"}]}
-            for file in files
-            if file["id"] not in known
+            {"file_id": file_id, "tools": [{"type": "code_interpreter"}]}
+            for file_id in dict.fromkeys(file_ids)
+            if file_id not in known
         )
 
     def take(self) -> tuple[list[str], list[Object]]:
@@ -119,11 +121,17 @@ class Turn:
             happened.append(self._message.add_text(self._take_held()))
         return happened
 
-    async def complete_calls(self, calls: Sequence[Call]) -> None:
-        """Write down what of the calls has not come in pieces, and store them."""
+    async def complete_calls(self, done: TurnDone) -> None:
+        """Write down what of the calls has not come in pieces, and store them.
+
+        With them goes how to find out what became of the code that is run from here on.
+        """
         happened = self.end_message()
         written = {draft.id: draft for draft in self._step.calls}
-        for call in calls:
+        cells = {call.id: new_id("step_") for call in done.calls if written[call.id].is_code}
+        if cells:
+            self._step.private = {USAGE: self._active.turn_usage, CELLS: cells}
+        for call in [*done.calls, *done.broken]:
             draft = written[call.id]
             if not draft.is_code:
                 rest = "" if draft.pieces else call.arguments

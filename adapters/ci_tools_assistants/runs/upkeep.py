@@ -9,7 +9,7 @@ from typing import Protocol
 import anyio
 
 from ci_tools import CIToolsError
-from ci_tools_assistants.objects import Object, now
+from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.runs import settling
 from ci_tools_assistants.runs.events import Event
 from ci_tools_assistants.runs.running import ActiveRun
@@ -110,18 +110,30 @@ class RunUpkeep:
                 await _attempt(partial(self._take_over, run, principal))
 
     async def _take_over(self, run: Object, principal: str) -> None:
-        steps = await settling.list_steps(self._records, run["id"], principal=principal)
-        fate = settling.find_fate(run, steps)
+        private = await self._records.get_private(Kind.RUN, run["id"], principal=principal)
+        ended = settling.count_ended(private)
+        fate = settling.find_fate(run, ended=ended)
         logger.warning("run %s: its process has ended; it is %s", run["id"], fate)
         if fate == "resume":
-            await settling.remove_begun(self._records, run, steps, principal=principal)
+            await self._prepare(run, ended, principal)
             self._runs.work_on(run, [], principal=principal)
             is_done = True
         else:
-            error = settling.LOST_CODE if fate == "failed" else None
+            error = settling.TOO_OFTEN if fate == "failed" else None
             is_done = await self._runs.try_to_end(run, fate, principal, error)
         if is_done:
             del self._adopted[run["id"]]
+
+    async def _prepare(self, run: Object, ended: int, principal: str) -> None:
+        """Make a run ready to be taken up; what fails may be done once more."""
+
+        def count(private: Object) -> Object:
+            kept = {key: value for key, value in private.items() if key != settling.RELEASED}
+            return {**kept, settling.RESUMPTIONS: ended}
+
+        steps = await settling.list_steps(self._records, run["id"], principal=principal)
+        await settling.remove_begun(self._records, run, steps, principal=principal)
+        await self._records.change_private(Kind.RUN, run["id"], count, principal=principal)
 
 
 async def _attempt(work: Callable[[], Awaitable[None]]) -> None:

@@ -503,28 +503,6 @@ async def test_code_that_was_not_begun_may_be_written_again(tmp_path: Path) -> N
         assert len(await stage.steps(run)) == 2
 
 
-async def test_code_that_may_have_run_is_not_run_again(tmp_path: Path) -> None:
-    async with open_stage(tmp_path) as stage:
-        stage.model.plays([run_code(WAIT)])
-        run = await stage.new_run(CODE)
-        reader = stage.active(run).feed.subscribe()
-        await until_code_prints(reader)
-        stage.api.records.change_run = never  # type: ignore[method-assign]
-        stage.api.records.save = never  # type: ignore[method-assign]
-
-    async with open_stage(tmp_path) as stage:
-        run = await stage.ends(run)
-
-        assert run["status"] == "failed"
-        assert run["last_error"]["code"] == "server_error"
-        assert "not run again" in run["last_error"]["message"]
-        [step] = await stage.steps(run)
-        assert step["status"] == "failed"
-        assert step["last_error"] == run["last_error"]
-        assert stage.model.requests == []
-        await assert_is_free(stage, run)
-
-
 async def test_a_run_that_waits_for_outputs_survives_the_process(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as stage:
         stage.model.plays([run_code("print('ran')"), Ask("weather", {})])
@@ -581,18 +559,6 @@ async def test_closing_the_service_leaves_a_run_that_can_go_on(tmp_path: Path) -
     assert events[-1].name == "error"
     async with open_stage(tmp_path) as stage:
         assert (await stage.ends(run))["status"] == "completed"
-
-
-async def test_closing_the_service_fails_a_run_whose_code_is_running(tmp_path: Path) -> None:
-    async with open_stage(tmp_path) as stage:
-        stage.model.plays([run_code(WAIT)])
-        run = await stage.new_run(CODE)
-        reader = stage.active(run).feed.subscribe()
-        await until_code_prints(reader)
-
-    async with open_stage(tmp_path) as stage:
-        run = await stage.get(path_of(run))
-        assert run["status"] == "failed"
 
 
 async def test_another_process_can_cancel_a_run(tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def load_assistants(
         )
         return None
     if not has_models:
-        logger.info("the Assistants API has no model, so runs fail: CI_TOOLS_MODELS sets one up")
+        logger.info(
+            "the Assistants API has no model, so runs fail: --model or CI_TOOLS_MODELS sets one up"
+        )
     return AssistantsApp(find_principal)
 
 

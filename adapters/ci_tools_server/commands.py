@@ -61,12 +61,21 @@ def serve(
     auth: Annotated[
         str | None, typer.Option(help="'token', or 'none' on loopback only (default: token).")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="PROVIDER:MODEL that runs of the Assistants API ask, for every name that "
+            "CI_TOOLS_MODELS does not have."
+        ),
+    ] = None,
 ) -> None:
     """Serve MCP over HTTP at /mcp and the Assistants API at /v1, with health and metrics."""
     from ci_tools import Settings
     from ci_tools_server.listening import listen
 
-    given = {"host": host, "port": port, "auth": auth}
+    # What is set elsewhere has its other entries merged in.
+    models = None if model is None else {"default": model}
+    given = {"host": host, "port": port, "auth": auth, "models": models}
     settings = Settings.model_validate({k: v for k, v in given.items() if v is not None})
     with listen(settings) as listener:
         from ci_tools_server.serve import serve as run

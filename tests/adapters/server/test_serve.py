@@ -61,6 +61,21 @@ async def test_a_connection_that_comes_while_it_starts_is_answered(
     assert answer.status_code == 200
 
 
+async def test_a_model_can_be_named_beside_those_that_are_set(tmp_path: Path) -> None:
+    models = '{"gpt-4o": "openai:gpt-5", "default": {"use": "openai:x", "base_url": "http://x/"}}'
+    named = ("--model", "anthropic:claude-sonnet-4-5")
+    keys = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "o"}
+    async with serving(tmp_path, *named, CI_TOOLS_MODELS=models, **keys) as served:
+        key = {"Authorization": f"Bearer {served.token}"}
+        async with httpx2.AsyncClient(base_url=f"{served.url}/v1", headers=key) as http:
+            listed = (await http.get("/models")).json()["data"]
+
+    assert {model["id"]: model["owned_by"] for model in listed} == {
+        "gpt-4o": "openai",
+        "default": "anthropic",
+    }
+
+
 async def test_what_kernels_need_is_started_with_the_service(tmp_path: Path) -> None:
     async with serving(tmp_path, FAKE_COLD="no sandbox here") as served:
         told = await served.log.wait_for("no sandbox here")

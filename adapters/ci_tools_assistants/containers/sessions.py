@@ -22,13 +22,11 @@ from ci_tools_assistants.containers.bodies import (
     TicketBody,
 )
 from ci_tools_assistants.containers.failures import told
-from ci_tools_assistants.containers.shapes import cut_page, to_container, to_list
+from ci_tools_assistants.containers.shapes import GIGABYTE, cut_page, to_container, to_list
 from ci_tools_assistants.containers.streams import answer
 from ci_tools_assistants.errors import NoSuchObject, clip, invalid_value
 from ci_tools_assistants.http.routing import Call, Operation
 from ci_tools_assistants.objects import Object
-
-_GIGABYTE = 1 << 30
 
 
 async def create(call: Call) -> Response:
@@ -91,7 +89,7 @@ def _check(body: ContainerBody, call: Call) -> None:
     if body.skills:
         raise invalid_value("skills", "Skills are not available here.")
     memory = call.service.settings.kernel_memory
-    if body.memory_limit and int(body.memory_limit.removesuffix("g")) * _GIGABYTE > memory:
+    if body.memory_limit and int(body.memory_limit.removesuffix("g")) * GIGABYTE > memory:
         raise invalid_value(
             "memory_limit",
             f"Sessions of this service have {memory} bytes of memory: its operator can set "

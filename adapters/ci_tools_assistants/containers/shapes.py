@@ -10,6 +10,11 @@ from ci_tools_assistants.objects import Object
 
 T = TypeVar("T")
 
+GIGABYTE = 1 << 30
+
+SIZES = (1, 4, 16, 64)
+"""Gigabytes of memory that the API has names for: `1g` and so on."""
+
 FOLDER = "/mnt/data/"
 """How the paths of a container's files begin."""
 
@@ -33,9 +38,18 @@ def to_container(session: Session, settings: Settings) -> Object:
             "anchor": "last_active_at",
             "minutes": math.ceil(settings.session_retention / 60),
         },
+        **_memory_limit(session, settings),
         **({} if policy is None else {"network_policy": policy}),
         "session": session_to_item(session),
     }
+
+
+def _memory_limit(session: Session, settings: Settings) -> Object:
+    """Return the largest of the API's sizes that the session has; nothing without a sandbox."""
+    if session.isolation in ("none", "remote", "auto"):
+        return {}
+    fitting = [size for size in SIZES if size * GIGABYTE <= settings.kernel_memory]
+    return {"memory_limit": f"{fitting[-1]}g"} if fitting else {}
 
 
 def to_container_file(file: File, id: str | None = None) -> Object:

@@ -10,11 +10,12 @@ import anyio
 import pytest
 from openai import AsyncOpenAI, NotFoundError
 
-from ci_tools import Settings, open_service
+from ci_tools import Session, Settings, open_service
 from ci_tools.models import new_id
 from ci_tools.testing import FakeBackend
 from ci_tools_assistants import containers
 from ci_tools_assistants.app import AssistantsApp
+from ci_tools_assistants.containers.shapes import to_container
 from tests.adapters.assistants.api import ApiClient, open_client
 from tests.adapters.client.conftest import serve_api
 
@@ -45,6 +46,36 @@ def test_every_operation_is_documented_and_no_other() -> None:
     ]
 
     assert sorted(documented) == sorted(real)
+
+
+@pytest.mark.parametrize(
+    ("isolation", "memory", "shown"),
+    [
+        ("namespaces", 1 << 30, "1g"),
+        ("namespaces", 5 << 30, "4g"),
+        ("namespaces", 64 << 30, "64g"),
+        ("namespaces", 1 << 29, None),
+        ("none", 4 << 30, None),
+        ("remote", 4 << 30, None),
+    ],
+)
+def test_a_sandboxed_container_shows_its_memory(
+    isolation: str, memory: int, shown: str | None
+) -> None:
+    session = Session(
+        id="sess_a",
+        principal="ada",
+        name=None,
+        server="embedded",
+        kernelspec="",
+        isolation=isolation,
+        created_at=0,
+        last_used_at=0,
+    )
+
+    container = to_container(session, Settings(kernel_memory=memory))
+
+    assert container.get("memory_limit") == shown
 
 
 async def test_the_official_client_uses_containers(tmp_path: Path) -> None:

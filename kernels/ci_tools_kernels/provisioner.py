@@ -56,6 +56,19 @@ def _report(
         sandbox.kill()
 
 
+def describe_end(status: int) -> str | None:
+    """Say how a kernel ended by itself, from the status that its sandbox ended with."""
+    if status == 0:
+        return None
+    try:
+        name = signal.Signals(abs(status) - 128 if status > 0 else -status).name
+    except ValueError:
+        return f"Its process ended with status {status}."
+    if name in ("SIGABRT", "SIGBUS", "SIGSEGV"):
+        return f"Its process crashed ({name}), as it can where a library gets no more memory."
+    return f"Its process was ended by a signal ({name})."
+
+
 class SandboxProvisioner(KernelProvisionerBase):
     """Starts a kernel in a sandbox of its own, forked from the server's template process."""
 
@@ -76,7 +89,7 @@ class SandboxProvisioner(KernelProvisionerBase):
     """Whether the file system itself holds the disk limit."""
 
     last_excess: str | None = None
-    """The limit that this kernel was last interrupted or ended for."""
+    """The limit that this kernel was last interrupted or ended for, or how it ended by itself."""
 
     @property
     def isolation(self) -> str:
@@ -306,20 +319,25 @@ class SandboxProvisioner(KernelProvisionerBase):
             return 0
         if not self._sandbox.exited.done():
             return None
-        self._explain_end()
-        return self._sandbox.exited.result()
+        status = self._sandbox.exited.result()
+        self._explain_end(status)
+        return status
 
-    def _explain_end(self) -> None:
-        if self._lease is not None and self._lease.was_out_of_memory and not self._killed:
+    def _explain_end(self, status: int) -> None:
+        if self._killed:
+            return
+        if self._lease is not None and self._lease.was_out_of_memory:
             megabytes = self.policy.limits.memory // MEGABYTE
             self.last_excess = f"The processes used more than {megabytes} MB of memory."
+        elif self.last_excess is None:
+            self.last_excess = describe_end(status)
 
     async def wait(self) -> int | None:
         """Wait until nothing of the sandbox is left."""
         if self._sandbox is None:
             return 0
         status = await asyncio.wrap_future(self._sandbox.exited)
-        self._explain_end()
+        self._explain_end(status)
         self._sandbox.close()
         self._sandbox = None
         return status

@@ -180,3 +180,27 @@ async def test_command_is_as_confined_as_the_kernel(session: Session) -> None:
     assert "Seccomp:\t2" in out
     assert "NoNewPrivs:\t1" in out
     assert "sys" not in out.split()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os\nos._exit(3)", "status 3"),
+        ("import os\nos.kill(os.getpid(), 9)", "SIGKILL"),
+        ("import os\nos.abort()", "SIGABRT"),
+    ],
+)
+async def test_kernel_that_ended_by_itself_says_how(session: Session, code: str, said: str) -> None:
+    session.client.execute(code)
+    with anyio.fail_after(20):
+        await session.provisioner.wait()
+
+    assert said in str(session.provisioner.last_excess)
+
+
+async def test_kernel_that_was_ended_says_nothing(session: Session) -> None:
+    await session.provisioner.kill()
+    with anyio.fail_after(20):
+        await session.provisioner.wait()
+
+    assert session.provisioner.last_excess is None

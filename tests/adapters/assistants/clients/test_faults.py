@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import openai
 import psutil
 import pytest
 
@@ -222,6 +223,37 @@ async def test_a_run_of_a_killed_service_is_settled_by_the_next(
     assert all(step["status"] != "in_progress" for step in steps)
     assert all(message["status"] != "in_progress" for message in answers)
     assert again["status"] == "completed", again
+
+
+@pytest.mark.parametrize("moment", ["while the model speaks", "while code runs"])
+async def test_streams_are_ended_in_order_when_the_service_is_stopped(
+    tmp_path: Path, moment: str
+) -> None:
+    held: Turn = turn("Hello ", Wait(Gate()), "again")
+    if moment == "while code runs":
+        code = "import time\nprint('Hello ', flush=True)\ntime.sleep(100)"
+        held = turn(CallTool(CODE_TOOL, {"code": code}))
+    names: list[str] = []
+    with scripted_server([held, *[turn("At last")] * 5]) as model, anyio.fail_after(90):
+        async with real_process(tmp_path, model) as served:
+            client = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0)
+            async with client:
+                tools: list[Any] = [{"type": "code_interpreter"}]
+                assistant = await client.beta.assistants.create(model="gpt-4o", tools=tools)
+                stream = await client.beta.threads.create_and_run(
+                    assistant_id=assistant.id, stream=True
+                )
+                with pytest.raises(openai.APIError, match="The run goes on") as raised:
+                    async for event in stream:
+                        names.append(event.event)
+                        if "Hello" in event.model_dump_json() and event.event.endswith("delta"):
+                            if not names.count("stopped") and "print" not in str(event.data):
+                                names.append("stopped")
+                                served.process.send_signal(signal.SIGTERM)
+            await served.process.wait()
+
+    assert type(raised.value) is openai.APIError  # and no broken connection
+    assert "stopped" in names
 
 
 async def wait_until_held(http: httpx2.AsyncClient, path: str, gate: Gate, moment: str) -> None:

@@ -219,6 +219,58 @@ async def test_other_hosts_are_refused_by_the_proxy(
     assert "200" not in result.text
 
 
+PIPELINE = """
+import socket
+
+def get(host):
+    return f"GET http://{{host}}/ HTTP/1.1\\r\\nHost: {{host}}\\r\\n\\r\\n".encode()
+
+first, second = get("{listed}"), get("{other}")
+tunnel = b"CONNECT {other} HTTP/1.1\\r\\nHost: {other}\\r\\n\\r\\n"
+for further in (second, tunnel + second):
+    for at_once in (True, False):
+        received = b""
+        with socket.create_connection(("127.0.0.1", {port}), 10) as proxy:
+            proxy.settimeout(2)
+            proxy.sendall(first + further if at_once else first)
+            try:
+                received = proxy.recv(65536)
+                if not at_once:
+                    proxy.sendall(further)
+                while chunk := proxy.recv(65536):
+                    received += chunk
+            except OSError:
+                pass
+        print(b" 200 " in received, b" 418 " in received)
+"""
+
+
+async def test_second_request_of_a_connection_reaches_no_other_host(
+    listed: Session, site: int
+) -> None:
+    seen: list[str] = []
+
+    class Other(Quiet):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_error(418)
+
+    with http.server.ThreadingHTTPServer((INNER, 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        result = await listed.run(
+            PIPELINE.format(
+                listed=f"{INNER}:{site}", other=f"{INNER}:{other.server_port}", port=PORT
+            )
+        )
+        other.shutdown()
+        thread.join()
+
+    assert result.text.count("True False") >= 2, result.text + result.error
+    assert " True" not in result.text
+    assert seen == []
+
+
 async def test_nothing_is_reached_past_the_proxy(listed: Session, site: int) -> None:
     result = await listed.run(
         "import socket\n"

@@ -55,8 +55,6 @@ LOOK_AGAIN = 0.2
 RETRY_WAIT = 1.0
 """Seconds between two tries to store the end of a run."""
 
-_CLOSING = "The service is closing. The run goes on when it is there again: retrieve it then."
-
 _FAILED = "The service failed while it worked on this run; its log has the reason."
 
 
@@ -273,7 +271,7 @@ class RunEngine:
         if reason == "gone":
             return
         if reason == "closing":
-            active.feed.publish([events.failed(ApiError(503, _CLOSING, type="server_error"))])
+            active.feed.publish([events.closing()])
             await self._release(active)
             return
         if reason == "cancelled":

@@ -25,6 +25,8 @@ STREAM_HEADERS = {
     "x-accel-buffering": "no",  # or nginx would hand over a stream in one piece
 }
 
+_CLOSING = "The service is closing. The run goes on when it is there again: retrieve it then."
+
 
 @dataclass(frozen=True)
 class Event:
@@ -88,6 +90,11 @@ def run_failed(run: Object) -> Event:
     """Return the event that makes client libraries raise the error of a run."""
     error = run["last_error"]
     return failed(ApiError(500, error["message"], type="server_error", code=error["code"]))
+
+
+def closing() -> Event:
+    """Return the last event of a stream that the end of the service cuts off; its run goes on."""
+    return failed(ApiError(503, _CLOSING, type="server_error"))
 
 
 def text_delta(message_id: str, index: int, value: str, *, first: bool) -> Event:

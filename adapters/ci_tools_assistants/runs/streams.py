@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ci_tools_assistants.objects import Object
+from ci_tools_assistants.runs import events
 from ci_tools_assistants.runs.events import (
     DONE_FRAME,
     EVENT_STREAM,
@@ -20,6 +21,9 @@ from ci_tools_assistants.versions import Version, to_wire_event
 
 KEEP_ALIVE = 15.0
 """Seconds without an event after which a comment is sent."""
+
+LAST_WORDS = 1.0
+"""Seconds in which a stream that is cut off by the end of the service is ended in order."""
 
 
 class EventResponse(Response):
@@ -53,16 +57,25 @@ class EventResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
-                await self._send_events(send)
-                tasks.cancel_scope.cancel()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_cancel_when_gone, receive, tasks.cancel_scope)
+                    await self._send_events(send)
+                    tasks.cancel_scope.cancel()
+            except anyio.get_cancelled_exc_class():
+                # The server has waited as long as it does when it is told to stop.
+                with anyio.move_on_after(LAST_WORDS, shield=True):
+                    await self._end(send, self._to_frame(events.closing()))
+                raise
 
     async def _send_events(self, send: Send) -> None:
         while (found := await self._reader.read(patience=self._keep_alive)) is not None:
             frames = b"".join(map(self._to_frame, found)) or KEEP_ALIVE_FRAME
             await send({"type": "http.response.body", "body": frames, "more_body": True})
-        await send({"type": "http.response.body", "body": DONE_FRAME, "more_body": False})
+        await self._end(send, b"")
+
+    async def _end(self, send: Send, frame: bytes) -> None:
+        await send({"type": "http.response.body", "body": frame + DONE_FRAME, "more_body": False})
 
     def _to_frame(self, event: Event) -> bytes:
         name = to_wire_event(event.name, self._version)

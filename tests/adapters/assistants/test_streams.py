@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import uvicorn
 
-from ci_tools_assistants.runs.events import Event, to_frame
+from ci_tools_assistants.runs.events import Event, closing, to_frame
 from ci_tools_assistants.runs.feeds import Feed
 from ci_tools_assistants.runs.streams import EventResponse
 from tests.adapters.assistants.puppet import Gate, Stage, open_stage
@@ -53,6 +54,23 @@ async def test_a_feed_is_sent_to_its_end() -> None:
     assert wire.body == to_frame(first) + to_frame(second) + b"event: done\ndata: [DONE]\n\n"
     assert wire.sent[-1]["more_body"] is False
     assert len(wire.sent) == 3
+
+
+async def test_a_stream_that_the_server_cuts_off_ends_with_an_error() -> None:
+    feed, wire = Feed(), Wire()
+    response = EventResponse(feed.subscribe(), lambda item: item)
+    first = Event("thread.run.created", {"id": "a"})
+    feed.publish([first])
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(response, {"type": "http"}, wire.receive, wire.send)
+            while to_frame(first) not in wire.body:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    assert wire.body == to_frame(first) + to_frame(closing()) + b"event: done\ndata: [DONE]\n\n"
+    assert wire.sent[-1]["more_body"] is False
 
 
 async def test_a_comment_keeps_a_silent_stream_alive() -> None:

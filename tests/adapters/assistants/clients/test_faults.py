@@ -10,7 +10,6 @@ from typing import Any
 
 import anyio
 import httpx2
-import openai
 import psutil
 import pytest
 
@@ -229,31 +228,26 @@ async def test_a_run_of_a_killed_service_is_settled_by_the_next(
 async def test_streams_are_ended_in_order_when_the_service_is_stopped(
     tmp_path: Path, moment: str
 ) -> None:
-    held: Turn = turn("Hello ", Wait(Gate()), "again")
+    held: Turn = turn("Hello from here", Wait(Gate()), "again")
     if moment == "while code runs":
-        code = "import time\nprint('Hello ', flush=True)\ntime.sleep(100)"
+        code = "import time\nprint('Hello', 'from there', flush=True)\ntime.sleep(100)"
         held = turn(CallTool(CODE_TOOL, {"code": code}))
-    names: list[str] = []
+    text = ""
     with scripted_server([held, *[turn("At last")] * 5]) as model, anyio.fail_after(90):
-        async with real_process(tmp_path, model) as served:
-            client = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0)
-            async with client:
-                tools: list[Any] = [{"type": "code_interpreter"}]
-                assistant = await client.beta.assistants.create(model="gpt-4o", tools=tools)
-                stream = await client.beta.threads.create_and_run(
-                    assistant_id=assistant.id, stream=True
-                )
-                with pytest.raises(openai.APIError, match="The run goes on") as raised:
-                    async for event in stream:
-                        names.append(event.event)
-                        if "Hello" in event.model_dump_json() and event.event.endswith("delta"):
-                            if not names.count("stopped") and "print" not in str(event.data):
-                                names.append("stopped")
-                                served.process.send_signal(signal.SIGTERM)
+        async with real_process(tmp_path, model) as served, connect(served) as http:
+            tools = [{"type": "code_interpreter"}]
+            assistant = await post(http, "/assistants", {"model": "gpt-4o", "tools": tools})
+            body = {"assistant_id": assistant["id"], "stream": True}
+            async with http.stream("POST", "/threads/runs", json=body) as response:
+                async for piece in response.aiter_text():
+                    if "Hello from" in piece:
+                        served.process.send_signal(signal.SIGTERM)
+                    text += piece
             await served.process.wait()
 
-    assert type(raised.value) is openai.APIError  # and no broken connection
-    assert "stopped" in names
+    *_, error, done, nothing = text.split("\n\n")
+    assert error.startswith('event: error\ndata: {"error":{"message":"The service is closing.')
+    assert (done, nothing) == ("event: done\ndata: [DONE]", "")
 
 
 async def wait_until_held(http: httpx2.AsyncClient, path: str, gate: Gate, moment: str) -> None:

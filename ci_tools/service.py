@@ -61,8 +61,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CODE_LIMIT = 4_000_000
-"""Characters of code in one step."""
+CODE_LIMIT = 1_500_000
+"""Characters of code in one step: kernels on Jupyter Servers take no more in one message."""
 
 COMMAND_LIMIT = 100_000
 """Characters of a shell command."""
@@ -751,11 +751,7 @@ class SessionService:
         step_id: str | None = None,
         replays: str | None = None,
     ) -> RunningStep:
-        if len(code) > CODE_LIMIT:
-            raise InvalidArgumentError(
-                f"The code has {len(code)} characters; at most {CODE_LIMIT} run in one step. "
-                "Upload it as a file and run that."
-            )
+        _check_code(code)
         seconds = self.settings.step_timeout if timeout is None else timeout
         if not 0 < seconds <= self.settings.step_timeout_max:
             raise InvalidArgumentError(
@@ -914,6 +910,19 @@ def _check_step_id(step_id: str) -> None:
     if not _STEP_ID.fullmatch(step_id):
         raise InvalidArgumentError(
             "A step's id is 'step_' and 24 letters and digits, chosen at random."
+        )
+
+
+def _check_code(code: str) -> None:
+    if len(code) > CODE_LIMIT:
+        raise InvalidArgumentError(
+            f"The code has {len(code)} characters; at most {CODE_LIMIT} run in one step. "
+            "Upload it as a file and run that."
+        )
+    if code != clean_text(code):
+        raise InvalidArgumentError(
+            "The code has half of a character in it (a lone surrogate), which cannot be sent: "
+            "write the whole character, or an escape such as '\\\\ud83d' in a string."
         )
 
 

@@ -152,8 +152,8 @@ async def read_variables(context: Call, session_id: str) -> str:
 
 
 async def _describe(service: SessionService) -> str:
-    """Return what this server is and what it offers, as JSON."""
-    settings = service.settings
+    """Return what this server is and what it offers, as JSON; of the default Jupyter Server."""
+    settings, servers = service.settings, service.list_servers()
     with resource_errors():
         kernels = await service.list_kernelspecs()
     about = {
@@ -161,7 +161,8 @@ async def _describe(service: SessionService) -> str:
             {"name": spec.name, "title": spec.display_name, "language": spec.language}
             for spec in kernels
         ],
-        "isolation": settings.isolation,
+        "servers": servers,
+        "isolation": settings.isolation if servers[0] == "embedded" else "remote",
         "limits": {
             "step_timeout_s": settings.step_timeout,
             "step_timeout_max_s": settings.step_timeout_max,
@@ -205,7 +206,8 @@ def _step_to_dict(step: RunStep) -> dict[str, Any]:
 def _output_to_dict(output: Output) -> dict[str, Any]:
     match output:
         case StreamOutput():
-            return {"type": output.name, "text": output.text, "omitted_bytes": output.omitted}
+            omitted = output.omitted
+            return {"type": output.name, "text": output.text, "omitted_characters": omitted}
         case DisplayOutput():
             return {
                 "type": output.kind,

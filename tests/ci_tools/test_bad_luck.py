@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from ci_tools import (
     ChangedFile,
+    InvalidArgumentError,
     LimitError,
     NotFoundError,
     RunStep,
@@ -476,7 +477,9 @@ async def test_orphan_that_cannot_be_interrupted_spares_the_starting_service(
     assert replace(stored, outputs=()) == stored
 
 
-async def test_halves_of_characters_go_into_no_message_or_name(service: SessionService) -> None:
+async def test_halves_of_characters_go_into_no_message_name_or_code(
+    service: SessionService,
+) -> None:
     session = await service.create_session(name="a\ud800")
 
     step = await service.run_code(session.id, "raise ValueError('b\\ud800')")
@@ -484,6 +487,8 @@ async def test_halves_of_characters_go_into_no_message_or_name(service: SessionS
     assert session.name == "a\ufffd"
     assert step.error is not None
     assert step.error.message == "ValueError: b\ufffd"
+    with pytest.raises(InvalidArgumentError):
+        await service.run_code(session.id, "'a\ud800'")
 
 
 def test_listing_that_code_made_up_is_not_believed() -> None:

@@ -58,6 +58,14 @@ async def test_ten_megabytes_and_thousands_of_flushed_prints_arrive_whole(
     )
 
 
+async def test_halves_of_characters_hide_no_other_output(embedded: SessionService) -> None:
+    session = await embedded.create_session()
+
+    step = await embedded.run_code(session.id, "print('on', '\\ud800', 'off')")
+
+    assert step.outputs == (StreamOutput(name="stdout", text="on \ufffd off\n"),)
+
+
 async def test_input_fails_at_once_and_says_why(embedded: SessionService) -> None:
     session = await embedded.create_session()
 

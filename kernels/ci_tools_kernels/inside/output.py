@@ -12,6 +12,7 @@ in a kernel that is not ipykernel 7 or like it.
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ FREE = 128 << 20
 
 PAUSE = 0.125
 """Seconds that each further piece, or rich output, takes; servers relay more than that."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which no encoder takes: the whole message would be lost."""
 
 sent = 0
 
@@ -104,7 +108,7 @@ def _cut(streams: Any) -> None:
     def flush_in_pieces(self: Any) -> Iterator[tuple[Any, str]]:
         for parent, text in flush_buffers(self):
             for start in range(0, len(text), PIECE):
-                yield parent, text[start : start + PIECE]
+                yield parent, _SURROGATE.sub("\ufffd", text[start : start + PIECE])
 
     streams._schedule_flush, streams._flush_buffers = schedule_or_flush, flush_in_pieces
 

@@ -35,6 +35,7 @@ async def test_the_server_tells_about_itself(client: Client) -> None:
 
     assert about["kernels"]
     assert about["limits"]["step_timeout_s"] == 300
+    assert (about["servers"], about["isolation"]) == (["embedded"], "auto")
 
 
 async def test_resources_and_templates_are_listed(client: Client) -> None:
@@ -112,7 +113,7 @@ async def test_a_step_whose_output_was_cut_has_its_whole_text(
     step = json.loads(text)
     assert step["text"].startswith("x" * 5_000)
     assert step["text_size"] >= 5_001
-    assert step["outputs"][0]["omitted_bytes"] > 0
+    assert step["outputs"][0]["omitted_characters"] > 0
     assert step["outputs"][1]["data"] == {"text/plain": "y"}
 
 

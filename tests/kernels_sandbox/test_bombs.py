@@ -16,7 +16,7 @@ import pytest
 from ci_tools_kernels.cgroups import find_controls
 from ci_tools_kernels.host import find_host
 from ci_tools_kernels.usage import list_processes
-from tests.kernels_sandbox.rig import NEIGHBOURS, Result, Session, open_session
+from tests.kernels_sandbox.rig import NEIGHBOURS, Result, Session, need_watcher, open_session
 
 PINGS = 5
 """Of each neighbour while the bomb goes off."""
@@ -212,6 +212,8 @@ async def test_bomb_is_refused_and_neighbours_lose_nothing(
     bomb = BOMBS[name]
     results: list[Result] = []
     async with open_session(kernelspecs, tmp_path / "bomb", name="small") as session:
+        if name in ("disk", "inode"):
+            need_watcher(session)
         traces = find_traces(session)
 
         async def go_off() -> None:

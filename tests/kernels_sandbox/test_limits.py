@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from ci_tools_kernels.cgroups import find_controls
-from tests.kernels_sandbox.rig import Session, is_root, open_session
+from tests.kernels_sandbox.rig import Session, is_root, need_watcher, open_session
 
 FORK_BOMB = """
 import os, time, warnings
@@ -96,6 +96,7 @@ async def test_one_large_file_is_refused(small: Session) -> None:
 
 
 async def test_filling_the_disk_is_interrupted(small: Session) -> None:
+    need_watcher(small)
     result = await small.run(
         "import time\n"
         "for number in range(200):\n"
@@ -109,6 +110,7 @@ async def test_filling_the_disk_is_interrupted(small: Session) -> None:
 
 
 async def test_hiding_what_fills_the_disk_ends_the_kernel(small: Session) -> None:
+    need_watcher(small)
     small.client.execute(
         "import os, time\n"
         "kept = []\n"
@@ -129,6 +131,7 @@ async def test_hiding_what_fills_the_disk_ends_the_kernel(small: Session) -> Non
 
 
 async def test_too_many_files_are_interrupted(small: Session) -> None:
+    need_watcher(small)
     result = await small.run(
         "import time\n"
         "for number in range(1000):\n"

@@ -25,8 +25,15 @@ from ci_tools_assistants.conversations.upkeep import Purge, open_purge
 from ci_tools_assistants.errors import ApiError, of_status, to_api_error
 from ci_tools_assistants.files.upkeep import open_upkeep
 from ci_tools_assistants.http.auth import Authenticator, FindPrincipal
+from ci_tools_assistants.http.forms import OVERHEAD
 from ci_tools_assistants.http.openapi import describe
-from ci_tools_assistants.http.requests import VALUES_LIMIT, parse_json, read_content, validate
+from ci_tools_assistants.http.requests import (
+    VALUES_LIMIT,
+    parse_json,
+    read_content,
+    skip_content,
+    validate,
+)
 from ci_tools_assistants.http.retries import RepeatedResponse, Retries, remember
 from ci_tools_assistants.http.routing import (
     Call,
@@ -164,16 +171,21 @@ class AssistantsApp:
         if request.method != "GET" and match.operation.is_remembered:
             call.service.admit()
         content = await read_body(call, match.operation)
-        if content is None or not match.operation.is_remembered:
+        if not match.operation.is_remembered:
             return await handle(call, match.operation)
         return await self._handle_once(call, match.operation, content)
 
-    async def _handle_once(self, call: Call, operation: Operation, content: bytes) -> Response:
+    async def _handle_once(
+        self, call: Call, operation: Operation, content: bytes | None
+    ) -> Response:
         """Call the handler, or give the answer that it gave to the same request before."""
         identity = self._retries.identify(call.request, content, principal=call.principal)
         if identity is None:
             return await handle(call, operation)
         if (known := await self._retries.find(identity)) is not None:
+            if content is None:
+                # Closed with a body on its way, the connection would lose the answer.
+                await skip_content(call.request, limit=call.api.settings.file_limit + OVERHEAD)
             return RepeatedResponse(known)
         answer = self._retries.begin(identity)
         try:

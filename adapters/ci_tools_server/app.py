@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import uuid4
 
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
@@ -20,7 +21,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import INVALID_REQUEST
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
@@ -360,6 +361,9 @@ class _Observer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if not _is_own(scope["path"]):
+                    # What is refused before the API sees it has an id too.
+                    MutableHeaders(scope=message).setdefault("x-request-id", f"req_{uuid4().hex}")
             await send(message)
 
         with self._traces.trace_request(route=route, method=method) as outcome:

@@ -64,8 +64,25 @@ async def read_content(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > limit:
-            raise ApiError(413, f"The request is larger than the limit of {limit:,} bytes.")
+            raise _too_large(limit)
     return bytes(content)
+
+
+async def skip_content(request: Request, *, limit: int) -> None:
+    """Read a body to its end and forget it.
+
+    Raises:
+        ApiError: 413: there are more than `limit` bytes.
+    """
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request is larger than the limit of {limit:,} bytes.")
 
 
 def parse_json(content: bytes, *, limit: int = 10 * VALUES_LIMIT) -> object:

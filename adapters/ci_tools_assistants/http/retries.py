@@ -142,16 +142,23 @@ class Retries:
         self._answers: OrderedDict[str, tuple[Answer, float]] = OrderedDict()
         self._begun = 0
 
-    def identify(self, request: Request, content: bytes, *, principal: str) -> Identity | None:
+    def identify(
+        self, request: Request, content: bytes | None, *, principal: str
+    ) -> Identity | None:
         """Return what a request is known by; None for one that changes nothing.
+
+        Of a body that has not been read, which `content` is None for, only the length is known: it
+        takes a key to tell a repetition.
 
         Raises:
             ApiError: 400: its key was used for another request.
         """
-        if request.method not in ("POST", "DELETE"):
-            return None
-        digest = _digest(request, content, principal)
         key = request.headers.get("idempotency-key")
+        if request.method not in ("POST", "DELETE") or (content is None and key is None):
+            return None
+        if content is None:
+            content = request.headers.get("content-length", "").encode("latin-1")
+        digest = _digest(request, content, principal)
         if key is None:
             count = request.headers.get("x-stainless-retry-count", "0")
             return Identity(digest.hex(), digest, RETRY_TIME, _COUNT.fullmatch(count) is not None)

@@ -164,6 +164,27 @@ class LossyTransport(httpx2.AsyncBaseTransport):
         return response
 
 
+async def test_a_key_makes_an_upload_happen_once(client: ApiClient) -> None:
+    async def upload(content: bytes) -> httpx2.Response:
+        return await client.post(
+            "/files",
+            files={"file": ("a.csv", content)},
+            data={"purpose": "assistants"},
+            headers={"Idempotency-Key": "the key", **AGAIN},
+        )
+
+    first = await upload(b"abc")
+    again = await upload(b"abc")
+    other = await upload(b"abcdef")
+    without_key = await client.upload("a.csv", b"abc")
+
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (other.status_code, other.json()["error"]["type"]) == (400, "idempotency_error")
+    listed = [file["id"] for file in (await client.fetch("/files"))["data"]]
+    assert listed == [without_key, first.json()["id"]]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_the_official_client_loses_answers_and_nothing_is_there_twice(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch

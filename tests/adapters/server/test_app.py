@@ -158,6 +158,16 @@ async def test_every_route_checks_host_and_origin(client: Client, path: str) -> 
     assert (await client.get(path, headers={"Origin": "http://evil.example"})).status_code == 403
 
 
+async def test_what_is_refused_before_the_api_has_the_id_of_a_request_too(client: Client) -> None:
+    foreign = await client.get("/v1/threads", headers={"Origin": "http://evil.example"})
+    unknown = await client.get("/v1/threads", headers={"Host": "evil.example"})
+    refused = await client.get("/v1/threads")
+
+    assert [foreign.status_code, unknown.status_code, refused.status_code] == [403, 421, 401]
+    ids = {answer.headers["x-request-id"] for answer in (foreign, unknown, refused)}
+    assert len(ids) == 3
+
+
 async def test_without_auth_everybody_on_this_machine_is_local(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path / "state", auth="none")
     async with open_app(settings, tmp_path / "folders") as client:

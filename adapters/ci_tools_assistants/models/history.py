@@ -73,9 +73,12 @@ class _History:
             self._note_loose(run_id)
 
     def build(self) -> list[Group]:
+        last = self._of.messages[-1:]
         for message in self._of.messages:
             run_id = self._run_of.get(message["id"])
-            self._add_calls_before(message["created_at"], but=run_id)
+            # No run but the one that asks is younger than the last question.
+            is_question = message in last and message["role"] == "user"
+            self._add_calls_before(message["created_at"] + is_question, but=run_id)
             if run_id is not None:
                 self._add_calls_until(run_id, message["id"])
             self._add_message(message)

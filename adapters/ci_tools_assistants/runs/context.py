@@ -32,11 +32,14 @@ from ci_tools_assistants.runs.states import NO_USAGE, add_usage
 from ci_tools_assistants.runs.turns import Made
 from ci_tools_assistants.storage import rows
 from ci_tools_assistants.storage.records import Records
-from ci_tools_assistants.storage.schema import files, messages, steps
+from ci_tools_assistants.storage.schema import files, messages, runs, steps
 from ci_tools_assistants.versions import RUN_FILE_IDS
 
 MESSAGES = 200
 """The newest messages of a thread that a model may be shown."""
+
+EARLIER_RUNS = 20
+"""The newest runs of a thread of which a model is told even if they came to no message."""
 
 IMAGE_BYTES = 20_000_000
 """Bytes of an image that a model is shown; larger ones are only named."""
@@ -221,7 +224,16 @@ def _read(conn: Connection, run: Object, principal: str) -> dict[str, Any]:
         .limit(MESSAGES)
     )
     found = [message for message in reversed(list(newest)) if message["status"] != "in_progress"]
-    run_ids = {message["run_id"] for message in found} - {None} | {run["id"]}
+    speaking = {message["run_id"] for message in found} - {None} | {run["id"]}
+    # Others came to no message, but their code ran too.
+    newest_runs = conn.scalars(
+        select(runs.c.id)
+        .where(runs.c.parent == thread["id"])
+        .order_by(runs.c.seq.desc())
+        .limit(EARLIER_RUNS)
+    )
+    run_ids = speaking | set(newest_runs)
+    since = found[0]["created_at"] if found else 0
     by_run: dict[str, list[Object]] = {}
     own: list[tuple[Object, Object]] = []
     for row in conn.execute(
@@ -229,7 +241,8 @@ def _read(conn: Connection, run: Object, principal: str) -> dict[str, Any]:
         .where(steps.c.parent.in_(run_ids), steps.c.principal == principal)
         .order_by(steps.c.seq)
     ):
-        if row.data["status"] != "in_progress":
+        is_shown = row.parent in speaking or row.data["created_at"] >= since
+        if is_shown and row.data["status"] != "in_progress":
             by_run.setdefault(row.parent, []).append(row.data)
         if row.parent == run["id"]:
             own.append((row.data, row.private or {}))

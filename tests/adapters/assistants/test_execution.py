@@ -559,6 +559,24 @@ async def test_a_later_run_knows_what_earlier_ones_did(stage: Stage) -> None:
     assert "I have a number." in told
 
 
+@pytest.mark.parametrize("asks_again", [True, False])
+async def test_a_run_knows_what_code_of_a_failed_one_has_done(
+    stage: Stage, asks_again: bool
+) -> None:
+    stage.model.plays([run_code("number = 6 * 7\nprint('made')")], [RATE_LIMITED])
+    assistant = await stage.new_assistant(CODE)
+    thread = await stage.new_thread("Make a number")
+    failed = await stage.post(f"/threads/{thread['id']}/runs", {"assistant_id": assistant["id"]})
+    assert (await stage.ends(failed))["status"] == "failed"
+
+    more = [{"role": "user", "content": "And?"}] if asks_again else []
+    await stream_in(stage, thread, assistant, additional_messages=more)
+
+    told = str(stage.model.requests[-1].messages)
+    assert "number = 6 * 7" in told
+    assert "made" in told
+
+
 async def test_only_the_last_messages_are_shown_if_so_asked(stage: Stage) -> None:
     assistant = await stage.new_assistant()
     thread = await stage.new_thread("one", "two", "three")

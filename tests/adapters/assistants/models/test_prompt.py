@@ -143,6 +143,28 @@ async def test_calls_of_an_earlier_run_come_before_the_message_they_led_to() -> 
     ]
 
 
+async def test_calls_of_a_run_that_came_to_nothing_are_where_they_were_made() -> None:
+    prompt = await build(
+        user("m1", "First?", at=1),
+        user("m2", "Second?", at=5),
+        user("m3", "Third?", at=9),
+        steps={
+            "run_0": [called(code("c1", "x = 1", "1"), at=2, status="failed")],
+            "run_1": [called(code("c2", "x = 2", "2"), at=9, status="cancelled")],
+        },
+    )
+
+    assert outline(prompt.messages) == [
+        "user: First?",
+        "calls: |code_interpreter{'code': 'x = 1'}",
+        "tool c1: 1",
+        "user: Second?",
+        "calls: |code_interpreter{'code': 'x = 2'}",
+        "tool c2: 2",
+        "user: Third?",
+    ]
+
+
 async def test_text_before_a_call_is_one_message_with_it() -> None:
     prompt = await build(
         user("m1", "What is x?"),

@@ -3,8 +3,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from ci_tools import (
     File,
@@ -15,6 +16,7 @@ from ci_tools import (
     SessionService,
     Settings,
     open_service,
+    upkeep,
 )
 from ci_tools.kernel import WorkspaceRequest
 from ci_tools.models import KernelRef
@@ -373,6 +375,39 @@ async def test_no_object_is_left_loose_in_the_course_of_things(
 
     # The one that failed is looked at again, in case something of it was left.
     assert await service.database.read(read_loose) == [None]
+
+
+async def test_upkeep_deletes_what_a_dead_process_wrote_and_not_what_a_live_one_writes(
+    service: SessionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_LOOSE_TIME", 0)
+    engine = service._engine
+    left = await engine.blobs.put_bytes(b"left behind", principal="ada")
+    dead = update(loose_objects).values(lease="lease_of_the_dead")
+    await service.database.write(lambda conn: conn.execute(dead))
+    begun, swept = anyio.Event(), anyio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"abc"
+        begun.set()
+        await swept.wait()
+        yield b"def"
+
+    ids: list[str | None] = []
+
+    async def upload() -> None:
+        ids.append((await service.uploads.add("a.csv", slow())).id)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(upload)
+            await begun.wait()
+            await upkeep.sweep_objects(engine)
+            swept.set()
+
+    assert await read(service, ids[0]) == b"abcdef"
+    with pytest.raises(NotFoundError):
+        await engine.blobs.size(left)
 
 
 async def test_files_go_through_the_kernel_where_they_must(gateway: SessionService) -> None:

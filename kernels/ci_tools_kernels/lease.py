@@ -32,6 +32,9 @@ class Lease:
         self.was_out_of_memory = False
         """Whether something in it was ended for want of memory; known once it is given back."""
 
+        self.memory_counted = "memory" in host.controls.parents
+        """Whether a control group counts all memory, whichever way code gets it."""
+
         if host.controls.parents:
             self.group = Group(host.controls, f"{os.getpid()}-{name}-{uuid4().hex[:8]}", limits)
 

@@ -138,6 +138,7 @@ class Pool:
             key=secret,
             extra_environment=dict(key.environment),
             cgroups=lease.group.entries if lease.group else (),
+            memory_counted=lease.memory_counted,
             pooled=True,
             proxy=self._proxies.find(policy.hosts) if policy.network == "allowlist" else None,
         )

@@ -241,6 +241,7 @@ class SandboxProvisioner(KernelProvisionerBase):
             signature_scheme=session.signature_scheme,
             extra_environment=self.kernel_spec.env,
             cgroups=lease.group.entries if lease.group else (),
+            memory_counted=lease.memory_counted,
             proxy=proxy,
         )
         try:

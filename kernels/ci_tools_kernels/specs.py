@@ -28,10 +28,15 @@ def kernel_spec(
     signature_scheme: str = "hmac-sha256",
     extra_environment: Mapping[str, str] | None = None,
     cgroups: Sequence[str] = (),
+    memory_counted: bool = False,
     pooled: bool = False,
     proxy: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a template is told about one kernel; `proxy` is the folder with its socket."""
+    """Return what a template is told about one kernel.
+
+    `proxy` is the folder with its socket. `memory_counted` says that one of the control groups
+    counts all memory, whichever way code gets it.
+    """
     return {
         "id": uuid4().hex,
         "cgroups": list(cgroups),
@@ -41,7 +46,12 @@ def kernel_spec(
         "hosts": list(policy.hosts) if proxy else [],
         "data": data,
         "uid": user,
-        "limits": {**asdict(policy.limits), "nice": 5, "process_memory": policy.limits.memory},
+        "limits": {
+            **asdict(policy.limits),
+            "nice": 5,
+            "process_memory": policy.limits.memory,
+            "memory_counted": memory_counted,
+        },
         "env": kernel_environment(python, policy, extra_environment or {}),
         "cwd": DATA,
         "connection": {"key": key, "signature_scheme": signature_scheme},

@@ -1,9 +1,14 @@
 """What a session uses, measured from outside: for limits that no mechanism of the system holds."""
 
+import contextlib
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+BUFFER = 208 << 10
+"""Bytes that a full socket holds, unless the machine's settings were changed."""
 
 DEEPEST = 200
 """Folders inside folders; more is taken for an attempt to hide."""
@@ -106,9 +111,37 @@ def measure_deleted(pids: list[int], device: int) -> int:
     return size
 
 
-def measure_memory(pids: list[int]) -> int:
-    """Return the memory of these processes in bytes, each shared page counted by its share."""
-    return sum(_proportional_size(pid) for pid in pids)
+def measure_memory(pids: list[int], *, most: int = sys.maxsize) -> int:
+    """Return the memory of these processes in bytes, each shared page counted by its share.
+
+    What sockets hold is in no process: as soon as there are so many that it could be too much,
+    each counts as if it were full. The counting stops at `most`.
+    """
+    size = sum(_proportional_size(pid) for pid in pids)
+    if size + BUFFER * sum(map(_count_descriptors, pids)) > most:
+        size += BUFFER * _count_sockets(pids, (most - size) // BUFFER + 1)
+    return size
+
+
+def _count_descriptors(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def _count_sockets(pids: list[int], enough: int) -> int:
+    seen: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                if len(seen) >= enough:
+                    return len(seen)
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{pid}/fd/{name}")
+                    if stat.S_ISSOCK(found.st_mode):
+                        seen.add(found.st_ino)
+    return len(seen)
 
 
 def _proportional_size(pid: int) -> int:

@@ -75,6 +75,7 @@ class Watch:
         if first is None:
             return None
         pids = list_processes(first)
+        most = self._limits.memory
         if disk and self._folder is not None:
             usage = measure_folder(self._folder, most_files=self._limits.files)
             size = usage.size + measure_deleted(pids, os.stat(self._folder).st_dev)
@@ -84,8 +85,8 @@ class Watch:
                 return f"/mnt/data holds more than {self._limits.files} files."
             if usage.too_deep:
                 return "/mnt/data has folders nested too deep."
-        if self._memory and measure_memory(pids) > self._limits.memory:
-            return f"The processes use more than {self._limits.memory // MEGABYTE} MB of memory."
+        if self._memory and measure_memory(pids, most=most) > most:
+            return f"The processes use more than {most // MEGABYTE} MB of memory."
         return None
 
 

@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from ci_tools_kernels.cgroups import find_controls
-from tests.kernels_sandbox.rig import Session, is_root, need_watcher, open_session
+from ci_tools_kernels.host import find_host
+from tests.kernels_sandbox.rig import Result, Session, is_root, need_watcher, open_session
 
 FORK_BOMB = """
 import os, time, warnings
@@ -60,6 +61,79 @@ async def test_memory_is_limited_for_all_processes_together(small: Session) -> N
     )
 
     assert result.text == "True\n"
+
+
+IN_NO_PROCESS = {
+    "memory files": """
+import os
+kept = []
+for _ in range(80):
+    kept.append(os.memfd_create("x"))
+    os.write(kept[-1], bytes(25 << 20))
+""",
+    "shared memory": """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(20):
+    number = libc.shmget(0, ctypes.c_size_t(100 << 20), 0o1600)
+    if number < 0:
+        raise OSError(ctypes.get_errno(), "Operation not permitted")
+    place = libc.shmat(number, None, 0)
+    ctypes.memset(place, 1, 100 << 20)
+    libc.shmdt(ctypes.c_void_p(place))
+""",
+    "sockets": """
+import os, signal, socket, time, warnings
+warnings.simplefilter("ignore")  # since Python 3.12, of forks
+for _ in range(12):
+    if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        kept = []
+        try:
+            while True:
+                kept.append(socket.socketpair())
+                for end in kept[-1]:
+                    end.setblocking(False)
+                    try:
+                        while True:
+                            end.send(bytes(65536))
+                    except BlockingIOError:
+                        pass
+        except OSError:
+            time.sleep(60)
+        os._exit(0)
+time.sleep(20)
+""",
+}
+"""Ways to memory that is not in the size of any process."""
+
+
+@pytest.mark.parametrize("way", IN_NO_PROCESS)
+async def test_memory_that_is_in_no_process_is_limited(small: Session, way: str) -> None:
+    result = Result()
+    small.client.execute(IN_NO_PROCESS[way])
+    with anyio.move_on_after(15):
+        async with anyio.create_task_group() as group:
+
+            async def wait_for_end() -> None:
+                await small.provisioner.wait()
+                group.cancel_scope.cancel()
+
+            async def wait_for_error() -> None:
+                while True:
+                    message = await small.client.get_iopub_msg(timeout=20)
+                    if message["msg_type"] == "error":
+                        result.error = "\n".join(message["content"]["traceback"])
+                        group.cancel_scope.cancel()
+
+            group.start_soon(wait_for_end)
+            group.start_soon(wait_for_error)
+    held = "Operation not permitted" in result.error
+    held = held or "700 MB of memory" in result.error + str(small.provisioner.last_excess)
+
+    # Of many processes a control group ends those that go beyond, and the kernel may stay.
+    assert held or (way == "sockets" and "memory" in find_host().controls.parents), result.error
 
 
 async def test_processes_are_limited(small: Session) -> None:

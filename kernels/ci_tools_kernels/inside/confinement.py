@@ -56,7 +56,7 @@ def enter(spec: dict[str, Any], root: str, idmap_fd: int | None) -> None:
     )
     _change_user(spec["uid"])
     set_limits(limits)
-    drop_privileges()
+    drop_privileges(limits)
 
 
 def reset_signals() -> None:
@@ -113,9 +113,9 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def drop_privileges() -> None:
+def drop_privileges(limits: dict[str, Any]) -> None:
     """Give up capabilities, new privileges, denied system calls and writing outside."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     landlock.restrict(writable=[path for path in WRITABLE if os.path.exists(path)])
     drop_capabilities()
-    seccomp.install(seccomp.assemble())
+    seccomp.install(seccomp.assemble(hidden_memory=limits["memory_counted"]))

@@ -75,6 +75,13 @@ DENIED_CALLS = {
 }
 """Refused with EPERM."""
 
+HIDDEN_MEMORY_CALLS = {
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+}
+"""Refused besides where no control group counts memory: what they give is in no process."""
+
 _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _SOCKET = (41, 198)
@@ -101,8 +108,10 @@ _NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
 _Instruction = tuple[int, int, int, int]
 
 
-def assemble(machine: str | None = None) -> bytes:
+def assemble(machine: str | None = None, *, hidden_memory: bool = True) -> bytes:
     """Return the filter as BPF instructions for this machine.
+
+    Without `hidden_memory`, code can have no memory that is not seen in its processes.
 
     Raises:
         LookupError: There is no list of calls for this kind of processor.
@@ -119,7 +128,8 @@ def assemble(machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":
         program += [(_AT_LEAST, 0, 1, _X32_CALLS), (_RETURN, 0, 0, _refuse(errno.EPERM))]
-    for numbers in DENIED_CALLS.values():
+    denied = DENIED_CALLS if hidden_memory else {**DENIED_CALLS, **HIDDEN_MEMORY_CALLS}
+    for numbers in denied.values():
         number = numbers[column]
         if number is not None:
             program += [(_EQUALS, 0, 1, number), (_RETURN, 0, 0, _refuse(errno.EPERM))]

@@ -338,7 +338,7 @@ def enter_from_bubblewrap(spec: dict[str, Any], listeners: list[int], link: sock
         for name in ("kernel", "startup", "relay"):
             importlib.import_module(f"ci_tools_kernels.inside.{name}")
         confinement.set_limits(spec["limits"])
-        confinement.drop_privileges()
+        confinement.drop_privileges(spec["limits"])
     except Exception as exc:  # noqa: BLE001 -- the outermost handler of this process
         wire.send(link, {"op": "failed", "error": f"{type(exc).__name__}: {exc}"})
         return 1

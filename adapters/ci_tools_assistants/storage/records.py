@@ -53,6 +53,9 @@ class Write:
     private: Object | None = None
     """What is never shown of it; None leaves what is stored."""
 
+    is_new: bool = True
+    """Whether it may be inserted; else it was stored before, and stays away if it was deleted."""
+
 
 @dataclass(frozen=True)
 class Remove:
@@ -307,31 +310,38 @@ class Records:
         lease: str | None = None,
         held_by: str | None = None,
         also: Sequence[Write | Remove] = (),
+        tell: Callable[[Sequence[Object]], None] | None = None,
     ) -> Object:
         """Move a run to its next state, and write its messages and steps, in one transaction.
 
         `change` may raise to refuse; then nothing is written. The thread is free as soon as the
-        status is final. A `lease` becomes the run's.
+        status is final. A `lease` becomes the run's. `tell` is given the messages and steps as
+        they are stored.
 
         Raises:
             RunLost: The run's lease is not `held_by`, if that is given.
         """
 
-        def work(conn: Connection) -> Object:
+        def work(conn: Connection) -> tuple[Object, list[Object]]:
             row = rows.find_row(conn, Kind.RUN, run_id, principal=principal, lock=True)
             if held_by is not None and row.lease != held_by:
                 raise RunLost(run_id)
             changed = change(row.data)
             if changed is not row.data or lease:
                 rows.replace_row(conn, Kind.RUN, row, changed, lease=lease)
-            _apply(conn, also, principal)
-            return changed
+            return changed, _apply(conn, also, principal)
 
-        return await self._database.write(work)
+        run, stored = await self._database.write(work)
+        if tell is not None:
+            tell(stored)
+        return run
 
-    async def save(self, writes: Sequence[Write | Remove], *, principal: str) -> None:
-        """Write messages and steps of a run; its thread's lock is none for the run itself."""
-        await self._database.write(partial(_apply, writes=writes, principal=principal))
+    async def save(self, writes: Sequence[Write | Remove], *, principal: str) -> list[Object]:
+        """Write messages and steps of a run, and return them as they are stored.
+
+        The lock of the thread is none for the run itself.
+        """
+        return await self._database.write(partial(_apply, writes=writes, principal=principal))
 
     async def load_context(
         self, thread_id: str, *, principal: str, limit: int
@@ -426,18 +436,22 @@ def _add_messages(
     ]
 
 
-def _apply(conn: Connection, writes: Sequence[Write | Remove], principal: str) -> None:
+def _apply(conn: Connection, writes: Sequence[Write | Remove], principal: str) -> list[Object]:
+    stored = []
     for write in writes:
         if isinstance(write, Write):
-            rows.put_row(
+            written = rows.put_row(
                 conn,
                 write.kind,
                 write.object,
                 principal=principal,
                 parent=write.parent,
                 private=write.private,
+                is_new=write.is_new,
             )
+            stored.append(written)
         else:
             row = rows.find_own(conn, write.kind, write.id, principal=principal)
             if row is not None:
                 rows.remove_row(conn, write.kind, row)
+    return stored

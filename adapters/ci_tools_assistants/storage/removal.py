@@ -8,7 +8,7 @@ and the next one goes on where it was.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -87,6 +87,11 @@ def _delete_inside(conn: Connection, thread_id: str) -> Iterator[None]:
     for statement in _DELETES:
         while conn.execute(statement, {"thread_": thread_id, "limit_": _ROWS}).rowcount > 0:
             yield
+
+
+def is_any_deleted(conn: Connection, thread_ids: Iterable[str]) -> bool:
+    """Tell whether one of these is a deleted thread that is still to be purged."""
+    return any(rows.find_own(conn, Kind.THREAD, id, principal=NOBODY) for id in thread_ids)
 
 
 def take_threads(conn: Connection, principal: str) -> bool:

@@ -149,18 +149,23 @@ def put_row(
     principal: str,
     parent: str,
     private: Object | None = None,
-) -> None:
-    """Insert an object, or replace the one with its id but for its metadata.
+    is_new: bool = True,
+) -> Object:
+    """Insert an object, or replace the one with its id but for its metadata; return what is stored.
 
-    The metadata is its owner's, who may have changed it meanwhile.
+    The metadata is its owner's, who may have changed it meanwhile, or (not `is_new`) have deleted
+    the object.
     """
     row = find_own(conn, kind, item["id"], principal=principal, lock=True)
     if row is None:
-        add_row(conn, kind, item, principal=principal, parent=parent, private=private)
-        return
-    replace_row(conn, kind, row, {**item, "metadata": row.data["metadata"]})
+        if is_new:
+            add_row(conn, kind, item, principal=principal, parent=parent, private=private)
+        return item
+    stored = {**item, "metadata": row.data["metadata"]}
+    replace_row(conn, kind, row, stored)
     if private is not None:
         set_private(conn, kind, row, private)
+    return stored
 
 
 def set_private(conn: Connection, kind: Kind, row: Row[Any], private: Object) -> None:

@@ -17,12 +17,13 @@ from anyio import to_thread
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
+from ci_tools import StoreError
 from ci_tools_assistants.conversations.attachments import attach_files
 from ci_tools_assistants.errors import ApiError, NoSuchObject
 from ci_tools_assistants.http.requests import Query, read_content
 from ci_tools_assistants.http.routing import Call, Operation
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.storage import rows
+from ci_tools_assistants.storage import removal, rows
 from ci_tools_assistants.transfer.dumps import in_order, read_dump
 
 MEDIA_TYPE = "application/jsonl"
@@ -219,16 +220,21 @@ async def import_dump(call: Call) -> Object:
     """Store the objects of a dump; tell how many of each sort were new."""
     content = await read_content(call.request, limit=IMPORT_LIMIT)
     dump = await to_thread.run_sync(Dump.read, content)
-    await call.records.purge()  # what was deleted a moment ago may come home
+    if await call.records.read(partial(removal.is_any_deleted, thread_ids=list(dump.threads))):
+        await call.records.purge()  # what was deleted a moment ago comes home
     await call.records.read(
         partial(_refuse_foreign, ids=dump.ids(), principal=call.principal), bulk=True
     )
     counts: Counter[Kind] = Counter()
 
     async def store(work: Callable[..., Counter[Kind]], **what: object) -> None:
-        counts.update(
-            await call.records.write(partial(work, principal=call.principal, **what), bulk=True)
-        )
+        stored = partial(work, principal=call.principal, **what)
+        try:
+            new = await call.records.write(stored, bulk=True)
+        except StoreError:
+            # On PostgreSQL another import may have been first with an id, which is seen only now.
+            new = await call.records.write(stored, bulk=True)
+        counts.update(new)
 
     for assistants in _in_batches([(Kind.ASSISTANT, item, None) for item in dump.assistants]):
         await store(_add_missing, items=assistants)
@@ -250,13 +256,15 @@ async def import_dump(call: Call) -> Object:
 def _refuse_foreign(conn: Connection, ids: Sequence[tuple[Kind, str]], *, principal: str) -> None:
     """Refuse a dump with an id that another principal has."""
     for kind, id in ids:
-        if (
-            rows.is_taken(conn, kind, id)
-            and rows.find_own(conn, kind, id, principal=principal) is None
-        ):
-            raise ApiError(
-                409, f"The {kind} {id} cannot be imported: its id is taken.", code="id_taken"
-            )
+        if rows.find_own(conn, kind, id, principal=principal) is None:
+            _check_free(conn, kind, id)
+
+
+def _check_free(conn: Connection, kind: Kind, id: str) -> None:
+    if rows.is_taken(conn, kind, id):
+        raise ApiError(
+            409, f"The {kind} {id} cannot be imported: its id is taken.", code="id_taken"
+        )
 
 
 def _in_batches(items: Sequence[Placed]) -> Iterator[Sequence[Placed]]:
@@ -270,6 +278,7 @@ def _add_thread(
     """Store a thread, without what is in it, unless it is there; return how many were new."""
     if rows.find_own(conn, Kind.THREAD, thread["id"], principal=principal) is not None:
         return Counter()
+    _check_free(conn, Kind.THREAD, thread["id"])  # somebody may have taken it since
     stored, private = attach_files(thread, {}, messages, limit=None)
     rows.add_row(conn, Kind.THREAD, stored, principal=principal, private=private or None)
     return Counter({Kind.THREAD: 1})
@@ -293,5 +302,6 @@ def _add(
     """Store an object unless it is there; tell whether it was new."""
     if rows.find_own(conn, kind, item["id"], principal=principal) is not None:
         return False
+    _check_free(conn, kind, item["id"])
     rows.add_row(conn, kind, item, principal=principal, parent=parent)
     return True

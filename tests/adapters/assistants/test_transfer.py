@@ -2,6 +2,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.from_thread
 import hypothesis
 import pytest
 from hypothesis import strategies
@@ -10,6 +12,7 @@ from ci_tools.models import new_id
 from ci_tools_assistants.errors import ApiError
 from ci_tools_assistants.http.answers import answer_schemas
 from ci_tools_assistants.objects import Kind
+from ci_tools_assistants.transfer import endpoints as transfer
 from ci_tools_assistants.transfer.dumps import read_dump
 from ci_tools_assistants.versions import to_wire
 from tests.adapters.assistants.api import V1, ApiClient, open_client
@@ -202,6 +205,46 @@ async def test_ids_of_others_refuse_all_of_it(client: ApiClient) -> None:
 
     assert (status, error["code"]) == (409, "id_taken")
     assert (await bob.fetch("/assistants"))["data"] == []
+
+
+async def test_of_two_who_import_the_same_at_once_one_is_told_that_it_is_taken(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(client)
+    saved = [item for item in await export(client) if item["object"] != "assistant"]
+    fresh = json.loads(json.dumps(saved).replace(saved[0]["id"], new_id("thread_")))
+    renamed = [{**item, "id": new_id(item["id"].split("_")[0] + "_")} for item in fresh[1:]]
+    lines = to_lines([fresh[0], *(item for item in renamed if "run_id" not in item)])
+    both, checked = anyio.Event(), 0
+    check = transfer._refuse_foreign
+
+    def count(*args: Any, **options: Any) -> None:
+        nonlocal checked
+        check(*args, **options)
+        checked += 1
+        if checked == 2:
+            anyio.from_thread.run_sync(both.set)
+
+    monkeypatch.setattr(transfer, "_refuse_foreign", count)
+    write = client.api.records.write
+
+    async def write_together(*args: Any, **options: Any) -> Any:
+        await both.wait()
+        return await write(*args, **options)
+
+    monkeypatch.setattr(client.api.records, "write", write_together)
+    bob = await client.as_principal("bob")
+    answers: list[int] = []
+
+    async def bring_as(one: ApiClient) -> None:
+        answers.append((await one.post("/import", content=lines)).status_code)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bring_as, client)
+            tasks.start_soon(bring_as, bob)
+
+    assert sorted(answers) == [200, 409]
 
 
 async def test_what_is_there_stays_as_it_is(client: ApiClient) -> None:

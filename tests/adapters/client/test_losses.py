@@ -167,7 +167,8 @@ async def test_a_lost_command_is_an_error_and_not_run_again(
     session = await client.create_session()
 
     async def cut_soon() -> None:
-        while not await local.list_files(session.id):
+        # The shell makes the file first, and writes a moment later.
+        while not any(file.size for file in await local.list_files(session.id)):
             await anyio.sleep(0.01)
         line.cut()
 

@@ -38,6 +38,9 @@ class MessageDraft:
         self.step = new_step(
             run, {"type": "message_creation", "message_creation": creation}, now=now
         )
+        self.is_stored = False
+        """Whether it was stored before, in whatever state."""
+
         self._images = images
         self._parts: list[Object] = []
         self._pieces: list[str] = []
@@ -202,6 +205,9 @@ class CallsDraft:
     def __init__(self, run: Object, *, now: int) -> None:
         self.step = new_step(run, {"type": "tool_calls", "tool_calls": []}, now=now)
         self.calls: list[CallDraft] = []
+        self.is_stored = False
+        """Whether it was stored before, in whatever state."""
+
         self.private: Object | None = None
         """What is stored with the step and never shown."""
 
@@ -210,7 +216,7 @@ class CallsDraft:
         """Return the draft that a stored step was made of."""
         draft = cls(run, now=step["created_at"])
         calls = step["step_details"]["tool_calls"]
-        draft.step, draft.private = step, private
+        draft.step, draft.private, draft.is_stored = step, private, True
         draft.calls = [CallDraft.of(index, call) for index, call in enumerate(calls)]
         return draft
 

@@ -77,7 +77,7 @@ class ActiveRun:
     async def save(self, happened: Sequence[Event]) -> None:
         """Store the drafts as they are now, then publish what happened."""
         with anyio.CancelScope(shield=True):
-            await self._records.save(self._writes(), principal=self.principal)
+            self._take(await self._records.save(self._writes(), principal=self.principal))
         self._saved_at = time.monotonic()
         self._drop_ended()
         self.feed.publish(happened)
@@ -105,6 +105,7 @@ class ActiveRun:
                 principal=self.principal,
                 lease=self._lease,
                 also=self._writes(),
+                tell=self._take,
             )
             self.is_settled = is_over(self.run) or status == "requires_action"
         self._drop_ended()
@@ -148,9 +149,21 @@ class ActiveRun:
     def _writes(self) -> list[Write | Remove]:
         writes: list[Write | Remove] = []
         for draft in self.drafts:
+            private, is_new = None, not draft.is_stored
             if isinstance(draft, MessageDraft):
-                writes.append(Write(Kind.MESSAGE, draft.to_message(), self.run["thread_id"]))
-                writes.append(Write(Kind.STEP, draft.step, self.id))
+                parent = self.run["thread_id"]
+                writes.append(Write(Kind.MESSAGE, draft.to_message(), parent, is_new=is_new))
+                step = draft.step
             else:
-                writes.append(Write(Kind.STEP, draft.to_step(), self.id, draft.private))
+                step, private = draft.to_step(), draft.private
+            writes.append(Write(Kind.STEP, step, self.id, private, is_new))
         return writes
+
+    def _take(self, stored: Sequence[Object]) -> None:
+        """Take note of what is stored; a client may have changed metadata."""
+        metadata = {item["id"]: item["metadata"] for item in stored}
+        for draft in self.drafts:
+            draft.is_stored = True
+            if isinstance(draft, MessageDraft) and draft.message["id"] in metadata:
+                # In its place: the event of its end, which comes after this, has this very object.
+                draft.message["metadata"] = metadata[draft.message["id"]]

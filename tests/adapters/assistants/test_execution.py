@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from ci_tools_assistants.objects import Object, now
@@ -17,6 +18,7 @@ from tests.adapters.assistants.puppet import (
     WEATHER,
     Ask,
     End,
+    Gate,
     Refuse,
     Stage,
     open_stage,
@@ -452,6 +454,51 @@ async def test_a_filtered_answer_fails_the_run(stage: Stage) -> None:
     assert run["status"] == "failed"
     message = (await stage.messages(run))[-1]
     assert message["incomplete_details"] == {"reason": "content_filter"}
+
+
+async def test_metadata_that_a_client_changes_while_a_run_works_stays(stage: Stage) -> None:
+    gate = Gate()
+    stage.model.plays(["Half", gate, " an answer"])
+    run = await stage.new_run()
+    reader = stage.active(run).feed.subscribe()
+    with anyio.fail_after(30):
+        await gate.reached.wait()
+    message = (await stage.messages(run))[-1]
+    assert message["status"] == "in_progress"
+    thread = f"/threads/{run['thread_id']}"
+    given = {"metadata": {"a": "b"}}
+
+    for path in (thread, f"{thread}/messages/{message['id']}", path_of(run)):
+        await stage.post(path, given)
+    gate.opened.set()
+    events = await read_all(reader)
+    run = await stage.ends(run)
+    message = (await stage.messages(run))[-1]
+
+    assert message["content"][0]["text"]["value"] == "Half an answer"
+    for item in (run, message, await stage.get(thread)):
+        assert item["metadata"] == given["metadata"]
+    sent = {event.name: event.data for event in events}
+    assert sent["thread.message.completed"] == message
+    assert sent["thread.run.completed"]["metadata"] == run["metadata"]
+
+
+async def test_a_message_that_is_deleted_while_it_is_written_stays_away(stage: Stage) -> None:
+    gate = Gate()
+    stage.model.plays(["Half", gate, " an answer"])
+    run = await stage.new_run()
+    with anyio.fail_after(30):
+        await gate.reached.wait()
+    message = (await stage.messages(run))[-1]
+
+    path = f"/threads/{run['thread_id']}/messages/{message['id']}"
+    deleted = await stage.http.delete(path)
+    gate.opened.set()
+    run = await stage.ends(run)
+
+    assert deleted.json()["deleted"]
+    assert run["status"] == "completed"
+    assert [one["role"] for one in await stage.messages(run)] == ["user"]
 
 
 async def test_an_empty_answer_is_an_empty_message(stage: Stage) -> None:

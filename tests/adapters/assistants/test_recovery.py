@@ -55,14 +55,14 @@ def kill_at(stage: Stage, is_moment: Callable[[Write], bool], *, stored: bool) -
     """Kill the process when it stores something, before that or (`stored`) after it."""
     save, killed = stage.api.records.save, anyio.Event()
 
-    async def save_until(writes: Sequence[Write | Remove], *, principal: str) -> None:
+    async def save_until(writes: Sequence[Write | Remove], *, principal: str) -> list[Object]:
         if any(isinstance(write, Write) and is_moment(write) for write in writes):
             if stored:
                 await save(writes, principal=principal)
             kill(stage)
             killed.set()
             raise OSError("the process is gone")
-        await save(writes, principal=principal)
+        return await save(writes, principal=principal)
 
     stage.api.records.save = save_until  # type: ignore[method-assign]
     return killed

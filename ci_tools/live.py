@@ -157,7 +157,6 @@ class LiveSession:
         self._working = False
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
-        self._unsaid: str | None = None
         self._connected = anyio.Event()
         self.ended = anyio.Event()
         """Set when the task is over."""
@@ -337,7 +336,7 @@ class LiveSession:
             full_text = await self._keep_full_text(running) if log.cut else None
             step = replace(step, files=files, full_text=full_text)
             step = await self._engine.records.finish_step(
-                step, lease=self._engine.lease, workspace_bytes=size
+                step, lease=self._engine.lease, workspace_bytes=size, told=running.told
             )
             settled = True
             log.discard()
@@ -438,7 +437,10 @@ class LiveSession:
         execution = await kernel.execute(
             mapper.to_code(running.step.code), execution_id=f"{running.step.id}-{attempt}"
         )
-        notices, self._unsaid = ((self._unsaid,) if self._unsaid else ()), None
+        notices: tuple[str, ...] = ()
+        if session.lost is not None:
+            notices = (f"Kernel restarted ({session.lost}): variables lost, files kept.",)
+            running.told = session.epoch
         running.executing = True
         running.update(replace(running.step, epoch=session.epoch, notices=notices))
         running.publish(StepStarted(step=running.step))
@@ -510,10 +512,6 @@ class LiveSession:
 
     async def _start_kernel(self, session: Session) -> Session:
         backend, records = self._engine.backend, self._engine.records
-        if session.epoch:
-            self._unsaid = (
-                f"Kernel restarted ({session.lost or 'it had ended'}): variables lost, files kept."
-            )
         ref = await backend.start_kernel(
             KernelRequest(
                 session_id=session.id,

@@ -36,6 +36,9 @@ class RunningStep:
         self.executing = False
         """Whether the kernel has the code; until then a cancelled step never runs."""
 
+        self.told: int | None = None
+        """The epoch of its kernel, if the step says what became of the kernel before."""
+
     @property
     def step(self) -> RunStep:
         """The record, with the outputs so far while it runs."""

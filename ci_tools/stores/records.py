@@ -110,7 +110,7 @@ class RecordStore:
     async def set_kernel(
         self, id: str, *, epoch: int, kernel: KernelRef, isolation: str | None = None
     ) -> Session:
-        """Make `kernel` the session's and clear `lost`, if the epoch before is the stored one.
+        """Make `kernel` the session's, if the epoch before is the stored one.
 
         Otherwise somebody was first: nothing changes, and what they stored is returned.
         """
@@ -175,12 +175,18 @@ class RecordStore:
         return await self._database.write(partial(steps.claim_step, id=id, lease=lease))
 
     async def finish_step(
-        self, step: RunStep, *, lease: str | None, workspace_bytes: int | None = None
+        self,
+        step: RunStep,
+        *,
+        lease: str | None,
+        workspace_bytes: int | None = None,
+        told: int | None = None,
     ) -> RunStep:
         """Store a step's final record and return it; `finished_at` is set here.
 
         If it is final already, or under another lease (None: any lease will do), nothing changes
         and the stored step is returned. `workspace_bytes`, if given, is noted with the session.
+        `told` is the step's epoch, if the step says what became of the kernel before.
 
         Raises:
             NotFoundError: The step was deleted meanwhile.
@@ -192,6 +198,7 @@ class RecordStore:
             outputs=outputs,
             lease=lease,
             workspace_bytes=workspace_bytes,
+            told=told,
         )
         finished = None
         try:

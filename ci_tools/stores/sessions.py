@@ -153,7 +153,7 @@ def set_kernel(
     conn: Connection, id: str, *, epoch: int, kernel: KernelRef, isolation: str | None
 ) -> Session:
     """Make `kernel` the session's, if the epoch before is stored; return what is stored then."""
-    values: dict[str, Any] = {"epoch": epoch, "kernel": kernel_to_json(kernel), "lost": None}
+    values: dict[str, Any] = {"epoch": epoch, "kernel": kernel_to_json(kernel)}
     if isolation is not None:
         values["isolation"] = isolation
     row = conn.execute(
@@ -180,6 +180,16 @@ def drop_kernel(
         statement = statement.where(sessions.c.last_used_at < Now() - idle, _is_quiet())
     dropped = conn.execute(statement.values(kernel=None, lost=lost).returning(sessions.c.seq))
     return dropped.one_or_none() is not None
+
+
+def forget_lost(conn: Connection, id: str, *, epoch: int) -> None:
+    """Note that a step has said why the kernel before that of `epoch` is gone."""
+    # If the new kernel is gone too, there is something else to say.
+    conn.execute(
+        update(sessions)
+        .where(sessions.c.id == id, sessions.c.epoch == epoch, sessions.c.kernel.is_not(None))
+        .values(lost=None)
+    )
 
 
 def delete_session(conn: Connection, id: str, *, principal: str) -> list[str]:

@@ -36,7 +36,13 @@ from ci_tools.stores.codec import (
 from ci_tools.stores.loose import settle
 from ci_tools.stores.nouns import Admission
 from ci_tools.stores.schema import Now, leases, sessions, steps
-from ci_tools.stores.sessions import get_session, lock_principal, to_session, touch_session
+from ci_tools.stores.sessions import (
+    forget_lost,
+    get_session,
+    lock_principal,
+    to_session,
+    touch_session,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +226,7 @@ def finish_step(
     outputs: EncodedOutputs,
     lease: str | None,
     workspace_bytes: int | None,
+    told: int | None,
 ) -> RunStep | None:
     """Write the final record of a step; None if it is final already or another's."""
     now = touch_session(conn, step.session_id, workspace_bytes=workspace_bytes)
@@ -253,6 +260,8 @@ def finish_step(
     for key in (outputs.key, step.full_text.key if step.full_text else None):
         if key is not None:
             settle(conn, key)
+    if told is not None:
+        forget_lost(conn, step.session_id, epoch=told)
     return replace(step, created_at=row.created_at, started_at=row.started_at, finished_at=now)
 
 

@@ -210,6 +210,25 @@ async def test_two_processes_take_turns_on_one_session(
     assert backend.started == 1
 
 
+async def test_restart_is_said_once_by_whichever_process_runs_the_next_step(
+    settings: Settings, backend: FakeBackend
+) -> None:
+    async with open_service(settings, backend=backend) as one:
+        session = await one.create_session()
+        await one.run_code(session.id, "x = 1")
+        await one.restart_session(session.id)
+
+    async with (
+        open_service(settings, backend=backend) as two,
+        open_service(settings, backend=backend) as three,
+    ):
+        steps = [await service.run_code(session.id, "1") for service in (two, three, two)]
+
+    said = ("Kernel restarted (on request): variables lost, files kept.",)
+    assert [step.notices for step in steps] == [said, (), ()]
+    assert [step.epoch for step in steps] == [2, 2, 2]
+
+
 async def test_step_can_be_cancelled_and_awaited_from_another_process(
     settings: Settings, backend: FakeBackend
 ) -> None:

@@ -12,12 +12,14 @@ import ci_tools_kernels
 from tests.kernels_sandbox.rig import is_root
 
 HERE = Path(__file__).parent
-TIMEOUT = 600
-"""Seconds for all the tests."""
+FILES = sorted(path.name for path in HERE.glob("test_*.py") if path.name != Path(__file__).name)
+TIMEOUT = 240
+"""Seconds for all the tests of one file."""
 
 
 @pytest.mark.skipif(not is_root(), reason="the other tests run as an ordinary user already")
-def test_sandbox_holds_for_an_ordinary_user() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_sandbox_holds_for_an_ordinary_user(file: str) -> None:
     packages = Path(ci_tools_kernels.__file__).parents[1]
     reachable = [sys.prefix, sys.base_prefix, str(packages), str(HERE.parents[1])]
     # That user may not write where the data of a coverage tool goes.
@@ -32,7 +34,7 @@ def test_sandbox_holds_for_an_ordinary_user() -> None:
                 "--",
                 sys.executable,
                 *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={home}/tests"),
-                *("--deselect", "tests/kernels_sandbox/test_unprivileged.py", str(HERE)),
+                str(HERE / file),
             ],
             env={**inherited, "HOME": home, "TMPDIR": home, "XDG_RUNTIME_DIR": home},
             cwd=HERE.parents[1],
@@ -42,4 +44,4 @@ def test_sandbox_holds_for_an_ordinary_user() -> None:
         )
 
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "passed" in done.stdout
+    assert "passed" in done.stdout or "skipped" in done.stdout

@@ -126,6 +126,8 @@ def _ask_functions(request: Request) -> Turn:
     if not results:
         names = [name for name in request.tools if name != CODE_TOOL]
         return turn(*(CallTool(name, {"location": "Los Angeles, CA"}) for name in names))
+    if len(results) == 1:
+        return turn(*words(f"It is {results[0]}."))
     first, second = results
     if "getNickname" in request.tools:
         return turn(*words(f"It is {first} in Los Angeles today, which people call {second}."))

@@ -140,6 +140,17 @@ def check_event_stream(out: str, folder: Path) -> None:
     assert out.endswith("Run Result completed\n")
 
 
+def check_quickstart_app(out: str, folder: Path) -> None:
+    assert "sandbox:" not in out
+    assert re.search(r"assistant: The rows .*\(/files/file-\w+\)", out, re.DOTALL)
+    assert re.search(r"!\[image\]\(/files/file-\w+\)", out)
+    assert "assistant: It is 22C." in out
+    check_shuffled(folder)
+    [image] = [path for path in folder.glob("*.png") if path.name != "myimage.png"]
+    assert f"downloaded: {image.name}" in out
+    assert image.read_bytes().startswith(b"\x89PNG\r\n")
+
+
 def check_azure_math_tutor(out: str, folder: Path) -> None:
     assert "is x = 1.0, Jane Doe." in out
 
@@ -237,6 +248,7 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "raw_stream": check_raw_stream,
     "step_stream": check_step_stream,
     "event_stream": check_event_stream,
+    "quickstart_app": check_quickstart_app,
     "azure_math_tutor": check_azure_math_tutor,
     "azure_sinewave": check_azure_sinewave,
     "azure_files": check_azure_files,

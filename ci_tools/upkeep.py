@@ -118,7 +118,8 @@ async def _stop_cancelled(engine: Engine) -> None:
 async def sweep(engine: Engine) -> None:
     """Forget gone kernels, stop idle ones and delete expired sessions, for ever."""
     settings = engine.settings
-    pause = min(_SWEEP, settings.kernel_idle_timeout / 4, settings.session_retention / 4)
+    times = (settings.kernel_idle_timeout, settings.session_retention, settings.session_lifetime)
+    pause = min([_SWEEP, *(time / 4 for time in times if time is not None)])
     while True:
         await _attempt("gone kernels", lambda: forget_gone_kernels(engine))
         await anyio.sleep(pause)

@@ -18,6 +18,7 @@ from ci_tools import (
     LimitError,
     NotFoundError,
     RunStep,
+    ServerUnavailableError,
     Session,
     SessionService,
     Settings,
@@ -364,6 +365,26 @@ async def test_kernel_whose_start_is_recorded_while_its_session_is_closed_is_sto
                 backend.go_on.set()
 
         assert (backend.started, backend.alive) == (1, 0)
+
+
+class _Away(FakeBackend):
+    async def stop_kernel(self, ref: KernelRef) -> None:
+        raise ServerUnavailableError("The server is away.")
+
+
+async def test_session_on_a_server_that_is_away_can_be_closed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async with open_service(settings, backend=_Away(tmp_path / "folders")) as service:
+        session = await service.create_session()
+        step = await service.run_code(session.id, "1")
+
+        with anyio.fail_after(10):
+            await service.close_session(session.id)
+
+        with pytest.raises(NotFoundError):
+            await service.get_run_step(step.id)
+        assert await service.list_sessions() == []
 
 
 async def test_file_that_disappears_while_it_is_hashed_hides_no_other_change(

@@ -271,10 +271,11 @@ async def test_idle_kernel_is_stopped_and_the_session_stays(
     )
 
 
-async def test_session_past_its_retention_is_unknown_and_deleted(
-    tmp_path: Path, backend: FakeBackend
+@pytest.mark.parametrize("limit", ["session_retention", "session_lifetime"])
+async def test_session_past_its_retention_or_its_life_is_unknown_and_deleted(
+    tmp_path: Path, backend: FakeBackend, limit: str
 ) -> None:
-    settings = Settings(state_dir=tmp_path / "state", session_retention=0.4)
+    settings = Settings.model_validate({"state_dir": tmp_path / "state", limit: 0.4})
     async with open_service(settings, backend=backend) as service:
         session = await service.create_session()
         step = await service.run_code(session.id, "open('f', 'w').write('f')")

@@ -55,6 +55,20 @@ def create_model(name: str, entry: ModelEntry) -> BaseChatModel:
         raise _cannot(name, entry, f"{type(error).__name__}; the log says more") from error
 
 
+def load_package(entry: ModelEntry) -> None:
+    """Import what an entry needs, which takes seconds; what fails, a run says when it needs it."""
+    place = entry.use.partition(":")[0]
+    try:
+        if place in _OPENAI:
+            from ci_tools_assistants.models import openai_client  # noqa: F401 - only to import it
+        elif _find_provider(place) is not None:
+            from langchain.chat_models import base
+
+            importlib.import_module(base._BUILTIN_PROVIDERS[place][0])
+    except Exception as error:  # noqa: BLE001 - foreign code, and nobody waits for it
+        logger.info("the package of %s is not loaded: %s", place, error)
+
+
 async def close_model(model: BaseChatModel) -> None:
     """Close the connections of a model, as far as its package lets us."""
     for name in ("root_async_client", "_async_client"):

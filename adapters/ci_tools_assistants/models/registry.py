@@ -10,7 +10,7 @@ import anyio
 from ci_tools.settings import ModelEntry
 from ci_tools_assistants.models.capabilities import find_capabilities
 from ci_tools_assistants.models.failures import ModelNotConfigured
-from ci_tools_assistants.models.providers import ANY_NAME, close_model, create_model
+from ci_tools_assistants.models.providers import ANY_NAME, close_model, create_model, load_package
 from ci_tools_assistants.models.turn import ChatModel
 from ci_tools_assistants.objects import Object
 
@@ -68,6 +68,14 @@ class ModelRegistry:
             return made
         async with self._making:
             return await anyio.to_thread.run_sync(self.resolve, name)
+
+    async def load_packages(self) -> None:
+        """Import what the models of the settings need before a run has to wait for it.
+
+        In a thread, and one after the other: requests are answered meanwhile.
+        """
+        for entry in self._entries.values():
+            await anyio.to_thread.run_sync(load_package, entry, abandon_on_cancel=True)
 
     def find_entry(self, name: str) -> ModelEntry | None:
         """Return the entry that answers to a name, or None."""

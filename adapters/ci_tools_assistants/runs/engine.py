@@ -425,6 +425,7 @@ async def open_runs(
                 tasks.start_soon(webhook.deliver)
             upkeep = RunUpkeep(engine, records, lease=service.lease, lease_time=settings.lease_time)
             tasks.start_soon(upkeep.watch)
+            tasks.start_soon(models.load_packages)
             try:
                 yield engine
             except Exception as error:  # noqa: BLE001 - raised again, outside of the task group

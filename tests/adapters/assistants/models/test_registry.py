@@ -1,13 +1,18 @@
 import json
+import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from pydantic import ValidationError
 
 from ci_tools.settings import ModelEntry, Settings
 from ci_tools_assistants.models import ModelNotConfigured, open_registry
 from ci_tools_assistants.models import registry as registry_module
+from tests.adapters.assistants.api import open_client
 from tests.adapters.assistants.models.rig import entry_for, finish, open_model
 from tests.adapters.assistants.scripted.script import turn
 from tests.adapters.assistants.scripted.server import ScriptedServer
@@ -203,3 +208,38 @@ def test_variable_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_entry_that_means_nothing_is_refused(entry: Any) -> None:
     with pytest.raises(ValidationError):
         ModelEntry.model_validate(entry)
+
+
+async def test_packages_are_loaded_before_a_run_needs_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: dict[str, int] = {}
+    all_loaded = threading.Event()
+
+    def note(entry: ModelEntry) -> None:
+        loaded[entry.use] = threading.get_ident()
+        if len(loaded) == 2:
+            all_loaded.set()
+
+    monkeypatch.setattr(registry_module, "load_package", note)
+
+    async with open_client(tmp_path, models={"a": "openai:x", "b": f"{FACTORIES}:create_model"}):
+        with anyio.fail_after(30):
+            await anyio.to_thread.run_sync(all_loaded.wait, 20)
+
+    assert set(loaded) == {"openai:x", f"{FACTORIES}:create_model"}
+    assert threading.get_ident() not in loaded.values()
+
+
+@pytest.mark.parametrize(
+    ("use", "module"),
+    [("openai:x", "langchain_openai"), ("ollama:x", "langchain_ollama"), ("nobody:x", "")],
+)
+def test_loading_a_package_imports_it_or_says_nothing(use: str, module: str) -> None:
+    script = (
+        "import sys\nfrom ci_tools.settings import ModelEntry\n"
+        "from ci_tools_assistants.models.providers import load_package\n"
+        f"load_package(ModelEntry(use={use!r}))\nassert not {module!r} or {module!r} in sys.modules"
+    )
+
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -124,28 +124,6 @@ async def test_a_link_in_the_place_of_a_sessions_folder_leads_nowhere(
                 folder.unlink()
 
 
-async def test_a_kernel_elsewhere_removes_folders_nested_however_deep(
-    tmp_path: Path, canary: Path, stock_server: ServerProcess
-) -> None:
-    backend = JupyterBackend(state_dir=tmp_path, remotes={"stock": stock_server.to_profile()})
-    where = WorkspaceRequest(session_id=f"sess_{uuid4().hex}", server="stock")
-    async with backend.open():
-        await backend.open_workspace(where)
-        folder = stock_server.root / "ci-tools" / where.session_id
-        at = os.open(folder, os.O_RDONLY)
-        for _ in range(1200):
-            os.mkdir("deep", dir_fd=at)
-            os.symlink(canary.parent, "link", dir_fd=at)
-            below = os.open("deep", os.O_RDONLY, dir_fd=at)
-            os.close(at)
-            at = below
-        os.close(at)
-        await backend.remove_workspace(where)
-
-    assert_alive(canary)
-    assert not folder.exists()
-
-
 # --- our sandbox on somebody's server
 
 

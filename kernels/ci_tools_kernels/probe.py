@@ -117,8 +117,10 @@ def find_problem(folder: Path | None = None) -> str | None:
 
 def _try_namespaces(place: Path | None) -> str | None:
     folder = tempfile.mkdtemp(prefix="ci-tools-trial-")
-    writable = place is not None and os.access(place, os.W_OK)
-    data = tempfile.mkdtemp(prefix=".ci-tools-trial-", dir=place if writable else folder)
+    try:
+        data = tempfile.mkdtemp(prefix=".ci-tools-trial-", dir=place or folder)
+    except OSError:  # it is made later, or by somebody else
+        data = tempfile.mkdtemp(dir=folder)
     user = FIRST_USER - 2 if os.geteuid() == 0 else None
     trial = kernel_spec(sys.executable, Policy(), data=data, user=user, key="")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -107,8 +107,11 @@ def _find_missing(fd: int, folder: str) -> str | None:
 
 def _try_out(folder: str) -> str | None:
     """See that a folder's project is inherited, counted and given back."""
-    trial = tempfile.mkdtemp(prefix=".ci-tools-trial-", dir=folder)
     quotas = Quotas()
+    try:
+        trial = tempfile.mkdtemp(prefix=".ci-tools-trial-", dir=folder)
+    except OSError as exc:
+        return f"{folder} cannot be written to: {exc.strerror}"
     try:
         os.mkdir(os.path.join(trial, "before"))
         quotas.limit(trial, size=1 << 20, files=10)

@@ -39,7 +39,7 @@ from ci_tools_assistants.runs.queues import Queues
 from ci_tools_assistants.runs.running import ActiveRun
 from ci_tools_assistants.runs.states import WrongMoveError, end_step, is_over, move
 from ci_tools_assistants.runs.upkeep import RunUpkeep
-from ci_tools_assistants.runs.webhooks import AT_ONCE, Webhook, open_webhook
+from ci_tools_assistants.runs.webhooks import Webhook, open_webhook
 from ci_tools_assistants.storage.records import Records, Write
 
 logger = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ class RunEngine:
             active.feed.close()
             active.done.set()
         if active.is_settled:
-            self._tell_webhook(active.run)
+            self._wake_webhook()
 
     async def _execute(self, active: ActiveRun) -> Object | None:
         """Work on a run until it rests, is stopped or fails; return its error."""
@@ -358,7 +358,7 @@ class RunEngine:
             )
         except WrongMoveError as wrong:
             return wrong.run
-        self._tell_webhook(ended)
+        self._wake_webhook()
         return ended
 
     async def try_to_end(
@@ -385,9 +385,9 @@ class RunEngine:
             else:
                 await anyio.sleep(min(longest, LOOK_AGAIN))
 
-    def _tell_webhook(self, run: Object) -> None:
+    def _wake_webhook(self) -> None:
         if self._webhook is not None:
-            self._webhook.tell(run)
+            self._webhook.wake()
 
     def _check_open(self) -> None:
         if self._closing:
@@ -410,7 +410,7 @@ async def open_runs(
         if settings.run_webhook_url is not None:
             secret = settings.run_webhook_secret.get_secret_value()
             url = str(settings.run_webhook_url)
-            webhook = await stack.enter_async_context(open_webhook(url, secret))
+            webhook = await stack.enter_async_context(open_webhook(url, secret, records))
         async with anyio.create_task_group() as tasks:
             engine = RunEngine(
                 service,
@@ -420,8 +420,7 @@ async def open_runs(
                 tasks=tasks,
                 webhook=webhook,
             )
-            for _ in range(AT_ONCE if webhook is not None else 0):
-                assert webhook is not None
+            if webhook is not None:
                 tasks.start_soon(webhook.deliver)
             upkeep = RunUpkeep(engine, records, lease=service.lease, lease_time=settings.lease_time)
             tasks.start_soon(upkeep.watch)

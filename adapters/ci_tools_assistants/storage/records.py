@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import anyio
 from sqlalchemy import Connection, Row
 
+from ci_tools.stores.codec import to_text
 from ci_tools.stores.database import Database
 from ci_tools.stores.migrate import Chain, prepare
 from ci_tools_assistants.conversations.attachments import attach_files
 from ci_tools_assistants.errors import already_active, cannot_add_message
 from ci_tools_assistants.objects import Kind, Object
-from ci_tools_assistants.storage import removal, rows
+from ci_tools_assistants.storage import outbox, removal, rows
 from ci_tools_assistants.storage.rows import Page, PageQuery
 from ci_tools_assistants.storage.schema import PARENTS, REVISION, metadata, runs
 
@@ -80,6 +81,8 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.to_event: Callable[[Object], Object | None] | None = None
+        """Returns what another server is to be told of the state that a run has come to."""
 
     async def add(
         self,
@@ -329,6 +332,11 @@ class Records:
             changed = change(row.data)
             if changed is not row.data or lease:
                 rows.replace_row(conn, Kind.RUN, row, changed, lease=lease)
+            if self.to_event is not None and changed["status"] != row.data["status"]:
+                event = self.to_event(changed)
+                if event is not None:
+                    body = to_text(event)
+                    outbox.add_event(conn, principal=principal, run_id=run_id, body=body)
             return changed, _apply(conn, also, principal)
 
         run, stored = await self._database.write(work)

@@ -35,6 +35,7 @@ from ci_tools_assistants.storage.schema import (
     thread_metadata,
     threads,
     usage,
+    webhooks,
 )
 
 NOBODY = ""
@@ -105,7 +106,7 @@ def take_threads(conn: Connection, principal: str) -> bool:
 
 def erase_rest(conn: Connection, principal: str) -> None:
     """Delete everything of a principal but what is in threads."""
-    for table in (*(TABLES[kind] for kind in _OUTSIDE), deleted, usage):
+    for table in (*(TABLES[kind] for kind in _OUTSIDE), deleted, usage, webhooks):
         conn.execute(delete(table).where(table.c.principal == principal))
 
 

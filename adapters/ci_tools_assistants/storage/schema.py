@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from ci_tools.stores.schema import JsonText
 from ci_tools_assistants.objects import Kind
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision in `migrations/` that this code works with."""
 
 metadata = MetaData(
@@ -151,6 +152,20 @@ usage = Table(
     Index("ix_api_usage_thread_started_at", "thread", "started_at"),
 )
 """Sessions of the code interpreter as they are counted; they outlive their threads."""
+
+webhooks = Table(
+    "api_webhooks",
+    metadata,
+    _seq(),
+    Column("id", Text, nullable=False, unique=True),
+    Column("principal", Text, nullable=False, index=True),
+    Column("run", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Double, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+"""Events that another server is still to be told of; `due_at` is when it is tried next."""
 
 TABLES: dict[Kind, Table] = {
     Kind.ASSISTANT: assistants,

@@ -6,16 +6,20 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from ci_tools import Settings
 from ci_tools_assistants.runs import webhooks
 from ci_tools_assistants.runs.webhooks import sign, to_key
+from ci_tools_assistants.storage import outbox
+from ci_tools_assistants.storage.records import Records
 from tests.adapters.assistants.puppet import WEATHER, Ask, open_stage
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -104,6 +108,71 @@ async def test_what_is_not_taken_is_sent_again_under_the_same_id(
 
     assert len({headers["webhook-id"] for headers, _ in requests}) == 1
     assert len({body for _, body in requests}) == 1
+
+
+async def test_what_waits_is_told_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WAITS", (0.0,) * 100_000)
+    monkeypatch.setattr(webhooks, "_CLAIM", 0.0)  # as if its time was over
+    with receiving(refusals=100_000) as receiver:
+        options = {"run_webhook_url": receiver.url, "run_webhook_secret": SECRET}
+        async with open_stage(tmp_path, **options) as stage:
+            await stage.ends(await stage.new_run())
+            [(first, _), *_] = await receiver.wait(1)
+        receiver.refusals = 0
+        refused = len(receiver.requests)
+
+        async with open_stage(tmp_path, **options) as stage:
+            (last, body) = (await receiver.wait(refused + 1))[-1]
+
+    assert last["webhook-id"] == first["webhook-id"]
+    assert json.loads(body)["type"] == "thread.run.completed"
+
+
+async def test_the_event_is_stored_with_the_end_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "AT_ONCE", 0)
+    options = {"run_webhook_url": "http://127.0.0.1:9/", "run_webhook_secret": SECRET}
+
+    async with open_stage(tmp_path, **options) as stage:
+        run = await stage.ends(await stage.new_run())
+        [event] = await stage.api.records.write(claim)
+
+    assert event.run_id == run["id"]
+    assert json.loads(event.body)["data"] == run
+
+
+def claim(conn: Connection, seconds: float = 60.0) -> list[outbox.Waiting]:
+    return outbox.claim_events(conn, limit=10, seconds=seconds)
+
+
+async def test_an_event_is_given_to_one_process_at_a_time(records: Records) -> None:
+    add = partial(outbox.add_event, principal="ada", run_id="run_1", body="{}")
+    await records.write(add)
+
+    [event] = await records.write(partial(claim, seconds=60.0))
+    assert await records.write(claim) == []
+
+    await records.write(partial(outbox.postpone_event, id=event.id, seconds=0.0))
+    [again] = await records.write(partial(claim, seconds=0.0))
+    assert (again.id, again.tries) == (event.id, 1)
+    [once_more] = await records.write(claim)  # its process has ended
+    assert once_more == again
+
+    await records.write(partial(outbox.postpone_event, id=event.id, seconds=0.0))
+    await records.write(partial(outbox.remove_event, id=event.id))
+    assert await records.write(claim) == []
+
+
+async def test_events_are_erased_with_their_principal(records: Records) -> None:
+    add = partial(outbox.add_event, principal="ada", run_id="run_1", body="{}")
+    await records.write(add)
+
+    await records.erase("ada")
+
+    assert await records.write(claim) == []
 
 
 async def test_a_receiver_that_is_away_does_not_hold_a_run_up(tmp_path: Path) -> None:

@@ -11,27 +11,36 @@ the interrupt can never hit the next step; a kernel that does not is stopped.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from ci_tools.changes import SIZE_MAX, check_listing, compare_listings, list_folder
 from ci_tools.choices import limit_network
+from ci_tools.endings import (
+    GONE,
+    End,
+    to_broken,
+    to_cancelled,
+    to_closed,
+    to_end,
+    to_failure,
+    to_stopped,
+)
 from ci_tools.engine import Engine
 from ci_tools.errors import (
     BackendError,
     CIToolsError,
-    InvalidPathError,
     KernelDiedError,
     KernelLostError,
     NotFoundError,
     ServiceClosedError,
     StoreError,
 )
-from ci_tools.folding import clean_text
 from ci_tools.kernel import (
     Execution,
     ExecutionDone,
@@ -44,19 +53,16 @@ from ci_tools.kernel import (
 from ci_tools.mapping import PathMapper
 from ci_tools.models import (
     ChangedFile,
-    ErrorOutput,
     FullText,
     KernelRef,
     RunStep,
     Session,
-    StepError,
-    StepErrorCode,
     StepQueued,
     StepStarted,
     StepStatus,
 )
 from ci_tools.outputs import OutputLimitError
-from ci_tools.paths import MOUNT, check_path
+from ci_tools.paths import MOUNT
 from ci_tools.running import RunningStep
 from ci_tools.settings import to_secrets
 from ci_tools.workspace import LocalWorkspace
@@ -71,32 +77,11 @@ T = TypeVar("T")
 CLOSE_GRACE = 10.0
 """Seconds that ending a session's work may take when the service closes."""
 
-LISTED_FILES = 10_000
-"""Files of a session that are looked at for changes after a step."""
-
-HASHED_BYTES = 2 << 30
-"""Bytes of files that are hashed for one step or call: code can make terabytes out of nothing."""
-
-_SIZE_MAX = 2**63 - 1
-"""Bytes, the most that a database can store; the sizes of sparse files add up to more."""
-
 _LOOK = 0.5
 """Seconds between two looks at what a kernel's start waits for."""
 
 _TURN_WAIT_FIRST, _TURN_WAIT_LONGEST = 0.01, 0.5
 """Seconds between two looks at whether another process's step of the session has ended."""
-
-_GONE = "Variables are lost, files are kept; the next step starts a new kernel."
-
-
-@dataclass(frozen=True, kw_only=True)
-class _End:
-    """How a step ended, before its record is written."""
-
-    status: StepStatus
-    error: StepError | None = None
-    execution_count: int | None = None
-    listing: Sequence[FileStat] | None = None
 
 
 class _Step:
@@ -111,7 +96,7 @@ class _Step:
         await self._live.run_step(self._running, self._admission)
 
     async def refuse(self) -> None:
-        await self._live.finish_step(self._running, _service_closed())
+        await self._live.finish_step(self._running, to_closed())
 
 
 class _Call(Generic[T]):
@@ -219,7 +204,7 @@ class LiveSession:
         """Stop a step and wait for its end; one that waits in the queue ends at once."""
         running.request_stop("cancelled")
         if running.step.status is StepStatus.QUEUED:
-            await self.finish_step(running, _cancelled())
+            await self.finish_step(running, to_cancelled())
         await running.done.wait()
 
     async def call(self, function: Callable[[Kernel], Awaitable[T]]) -> T:
@@ -289,7 +274,7 @@ class LiveSession:
                 # Another process took this one for dead, as after a long sleep of the machine.
                 self._let_go(running, turn.step)
                 return
-            end = await self._run(running, turn) if turn else _cancelled()
+            end = await self._run(running, turn) if turn else to_cancelled()
         except NotFoundError:
             self._let_go(running, replace(running.step, status=StepStatus.CANCELLED))
             return
@@ -297,12 +282,12 @@ class LiveSession:
             with anyio.move_on_after(CLOSE_GRACE, shield=True):
                 await self._interrupt_quietly()
                 await self.finish_step(
-                    running, _service_closed() if self._engine.closing else _broken()
+                    running, to_closed() if self._engine.closing else to_broken()
                 )
             raise
         except Exception:
             logger.exception("step %s: it could not be run", running.step.id)
-            end = _failed("internal_error", "The service failed; its log says how.")
+            end = to_failure("internal_error", "The service failed; its log says how.")
             await self._interrupt_quietly()  # the code may still run
             await self._disconnect()
         await self.finish_step(running, end)
@@ -313,7 +298,7 @@ class LiveSession:
         self._engine.running.pop(step.id, None)
         running.log.discard()
 
-    async def finish_step(self, running: RunningStep, end: _End) -> None:
+    async def finish_step(self, running: RunningStep, end: End) -> None:
         """Write a step's final record and let its watchers go."""
         if running.finishing:
             return
@@ -387,7 +372,7 @@ class LiveSession:
             return None
         return admission
 
-    async def _run(self, running: RunningStep, turn: "Admission") -> _End:
+    async def _run(self, running: RunningStep, turn: "Admission") -> End:
         """Run a step whose turn it is."""
         session = turn.session
         running.update(replace(turn.step, replays=running.step.replays))
@@ -400,8 +385,8 @@ class LiveSession:
                 session = await self._drop_kernel(session, "it had ended")
             except CIToolsError as error:
                 logger.warning("session %s: no kernel: %s", session.id, error)
-                return _failed("start_failed", str(error))
-        return _failed("start_failed", "The kernel was lost twice in a row; try again.")
+                return to_failure("start_failed", str(error))
+        return to_failure("start_failed", "The kernel was lost twice in a row; try again.")
 
     @contextmanager
     def _telling(self, running: RunningStep) -> Iterator[None]:
@@ -425,13 +410,13 @@ class LiveSession:
 
     async def _execute(
         self, running: RunningStep, kernel: Kernel, session: Session, attempt: int
-    ) -> _End:
+    ) -> End:
         workspace = self._workspace or kernel.workspace
         if workspace is not None:
             if self._seen is None or isinstance(workspace, LocalWorkspace):
-                self._seen = await _list(workspace)
+                self._seen = await list_folder(workspace)
         if running.stop:
-            return _cancelled()
+            return to_cancelled()
         secrets = await find_secrets(self._engine, session)
         mapper = PathMapper(workspace.root if workspace else MOUNT, secrets=secrets)
         execution = await kernel.execute(
@@ -448,18 +433,18 @@ class LiveSession:
             end = await self._follow(running, kernel, execution, mapper)
         except KernelDiedError as error:
             await self._drop_kernel(session, "it died")
-            return _failed("kernel_died", f"{error} {_GONE}")
+            return to_failure("kernel_died", f"{error} {GONE}")
         except BackendError as error:
             await self._disconnect()
-            return _failed("server_lost", str(error))
+            return to_failure("server_lost", str(error))
         if end is None:
             await self._drop_kernel(session, "it did not stop when interrupted")
-            return _stopped(running, f"The code did not stop when interrupted. {_GONE}")
+            return to_stopped(running, f"The code did not stop when interrupted. {GONE}")
         return end
 
     async def _follow(
         self, running: RunningStep, kernel: Kernel, execution: Execution, mapper: PathMapper
-    ) -> _End | None:
+    ) -> End | None:
         """Collect output until the kernel is done; None if it had to be given up."""
         settings = self._engine.settings
         with running.stop_scope(running.step.timeout):
@@ -470,13 +455,13 @@ class LiveSession:
                     mapper.to_code(running.step.code), execution_id=f"{running.step.id}-again"
                 )
                 done = await _collect(running, execution, mapper)
-            return _ended(running, done)
+            return to_end(running, done)
         for _ in range(2):
             await kernel.interrupt()
             with anyio.move_on_after(settings.interrupt_grace / 2):
                 done = await _collect(running, execution, mapper)
                 return replace(
-                    _stopped(running, "The kernel and its variables are kept."),
+                    to_stopped(running, "The kernel and its variables are kept."),
                     execution_count=done.execution_count,
                     listing=done.files,
                 )
@@ -610,14 +595,14 @@ class LiveSession:
         if workspace is None or self._seen is None:
             return (), None
         try:
-            now = _checked(listing) if listing is not None else await _list(workspace)
-            changes = await _compare(workspace, self._seen, now)
+            now = check_listing(listing) if listing is not None else await list_folder(workspace)
+            changes = await compare_listings(workspace, self._seen, now)
         except (CIToolsError, OSError) as error:
             logger.warning("session %s: its files could not be listed: %s", self._session.id, error)
             self._seen = None
             return (), None
         self._seen = now
-        size = min(sum(stat.size for stat in now.values()), _SIZE_MAX)
+        size = min(sum(stat.size for stat in now.values()), SIZE_MAX)
         return changes, size if changes else None
 
 
@@ -642,52 +627,6 @@ async def find_secrets(engine: Engine, session: Session) -> tuple[str, ...]:
     return (*engine.settings.secrets, *to_secrets(values))
 
 
-async def _compare(
-    workspace: Workspace, before: Mapping[str, FileStat], now: Mapping[str, FileStat]
-) -> tuple[ChangedFile, ...]:
-    """Return what differs between two listings; behind the end of one that is cut, nothing does."""
-    end = min((max(files) for files in (before, now) if len(files) >= LISTED_FILES), default=None)
-    changes = []
-    unhashed = HASHED_BYTES
-    for path, stat in now.items():
-        if before.get(path) == stat or (end is not None and path > end):
-            continue
-        sha256 = None
-        if stat.size <= unhashed:
-            unhashed -= stat.size
-            try:
-                sha256 = await workspace.sha256(path)
-            except NotFoundError:
-                continue  # removed since, by a thread or a child of the code
-        change: Literal["created", "changed"] = "changed" if path in before else "created"
-        changes.append(ChangedFile(path=path, size=stat.size, sha256=sha256, change=change))
-    deleted = sorted(path for path in before if path not in now and (end is None or path <= end))
-    return (
-        *changes,
-        *(ChangedFile(path=path, size=None, sha256=None, change="deleted") for path in deleted),
-    )
-
-
-async def _list(workspace: Workspace) -> dict[str, FileStat]:
-    return _by_path(await workspace.list_files(limit=LISTED_FILES))
-
-
-def _by_path(listing: Sequence[FileStat]) -> dict[str, FileStat]:
-    return {stat.path: stat for stat in listing}
-
-
-def _checked(listing: Sequence[FileStat]) -> dict[str, FileStat]:
-    """Keep what can be true of a listing that a kernel made: its code could make up any."""
-    return _by_path([stat for stat in listing[:LISTED_FILES] if _is_possible(stat)])
-
-
-def _is_possible(stat: FileStat) -> bool:
-    try:
-        return 0 <= stat.size <= _SIZE_MAX and check_path(stat.path) == stat.path
-    except InvalidPathError:
-        return False
-
-
 async def _collect(running: RunningStep, execution: Execution, mapper: PathMapper) -> ExecutionDone:
     """Keep output until the kernel is done with the code; output beyond the limit stops it."""
     while True:
@@ -702,69 +641,3 @@ async def _collect(running: RunningStep, execution: Execution, mapper: PathMappe
                 running.add(mapper.to_event(event))
         except OutputLimitError:
             running.request_stop("output_limit")
-
-
-def _ended(running: RunningStep, done: ExecutionDone) -> _End:
-    """Say how a step ended whose code the kernel finished by itself."""
-    match done.status:
-        case "ok":
-            end = _End(status=StepStatus.COMPLETED)
-        case "error":
-            errors = [output for output in running.log.outputs() if isinstance(output, ErrorOutput)]
-            message = f"{errors[-1].name}: {errors[-1].message}"[:500] if errors else "It failed."
-            end = _failed("code_error", clean_text(message))
-        case "aborted":
-            end = _failed("result_unknown", "The kernel refused to run the code; try again.")
-        case "unknown":
-            end = _failed(
-                "result_unknown",
-                "The connection was lost and the kernel's answer with it; the code may have run.",
-            )
-    if running.stop == "output_limit":
-        end = _stopped(running, "")
-    return replace(end, execution_count=done.execution_count, listing=done.files)
-
-
-def _failed(code: StepErrorCode, message: str) -> _End:
-    return _End(status=StepStatus.FAILED, error=StepError(code=code, message=message))
-
-
-def _cancelled() -> _End:
-    return _End(
-        status=StepStatus.CANCELLED,
-        error=StepError(code="cancelled", message="The step was cancelled before it ran."),
-    )
-
-
-def _service_closed() -> _End:
-    return _End(
-        status=StepStatus.CANCELLED,
-        error=StepError(code="cancelled", message="The service was stopped; run the code again."),
-    )
-
-
-def _broken() -> _End:
-    return _failed("server_lost", "The connection to the kernel broke; run the code again.")
-
-
-def _stopped(running: RunningStep, rest: str) -> _End:
-    """Say how a step ended that was stopped; `rest` says what became of the kernel."""
-    code: StepErrorCode
-    match running.stop:
-        case "cancelled":
-            status, code, message = StepStatus.CANCELLED, "cancelled", "The step was cancelled."
-        case "closed":
-            return _service_closed()
-        case "output_limit":
-            status, code = StepStatus.FAILED, "output_limit"
-            message = (
-                f"The code printed more than {running.log.limit} bytes and was stopped; "
-                "write large output to a file."
-            )
-        case None:
-            status, code = StepStatus.EXPIRED, "timeout"
-            message = (
-                f"The code ran longer than its limit of {running.step.timeout:g} s and was stopped."
-            )
-    error = StepError(code=code, message=f"{message} {rest}".strip())
-    return _End(status=status, error=error)

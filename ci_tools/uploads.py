@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 
 import anyio
 
+from ci_tools.changes import HASHED_BYTES
 from ci_tools.engine import Engine
 from ci_tools.errors import FileTooLargeError, NotFoundError
 from ci_tools.folders import SessionFolder
 from ci_tools.kernel import FileStat, Workspace
-from ci_tools.live import CLOSE_GRACE, HASHED_BYTES
+from ci_tools.live import CLOSE_GRACE
 from ci_tools.models import File, Session, new_id
 from ci_tools.stores.nouns import Placement
 from ci_tools.workspace import check_path

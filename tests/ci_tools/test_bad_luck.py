@@ -26,7 +26,7 @@ from ci_tools import (
     StepOutput,
     StepStatus,
     StoreError,
-    live,
+    changes,
     open_service,
     upkeep,
 )
@@ -280,7 +280,7 @@ async def test_huge_sparse_files_are_told_but_not_hashed(service: SessionService
 async def test_files_beyond_a_cut_listing_are_neither_created_nor_deleted(
     service: SessionService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "LISTED_FILES", 3)
+    monkeypatch.setattr(changes, "LISTED_FILES", 3)
     session = await service.create_session()
     await service.run_code(session.id, "for name in 'cdef': open(name, 'w').close()")
 
@@ -522,7 +522,7 @@ def test_listing_that_code_made_up_is_not_believed() -> None:
         FileStat(path="huge", size=10**30, modified_at=0),
     ]
 
-    assert live._checked(listing) == {"a/b": believed}
+    assert changes.check_listing(listing) == {"a/b": believed}
 
 
 class _NoFileApi(FakeBackend):

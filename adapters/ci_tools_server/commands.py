@@ -88,9 +88,16 @@ def demo(
     directory: Annotated[
         Path, typer.Option(help="Where the plot and the notebook are written.")
     ] = Path(),
+    assistants: Annotated[
+        bool,
+        typer.Option("--assistants", help="Show the Assistants API, and its session over MCP."),
+    ] = False,
 ) -> None:
     """Analyse real data through a real MCP client, and show every step."""
-    from ci_tools_server.demo import run_demo
+    if assistants:
+        from ci_tools_server.demo.assistants import run_demo
+    else:
+        from ci_tools_server.demo import run_demo
 
     run_demo(directory)
 

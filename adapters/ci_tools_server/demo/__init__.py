@@ -46,6 +46,13 @@ def run_demo(directory: Path) -> None:
     Raises:
         ConfigurationError: A library is missing, or a step did not go as it should.
     """
+    check_demo(directory)
+    with tempfile.TemporaryDirectory(prefix="ci-tools-demo-") as state_dir:
+        anyio.run(_Demo(Console(highlight=False), directory, Path(state_dir)).run)
+
+
+def check_demo(directory: Path) -> None:
+    """Raise ConfigurationError if the demo cannot compute, or write its results."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         command = shlex.join([sys.executable, "-m", "pip", "install", *_NEEDED])
@@ -54,8 +61,6 @@ def run_demo(directory: Path) -> None:
         )
     if not directory.is_dir():
         raise ConfigurationError(f"{directory} is no directory: the results cannot be written.")
-    with tempfile.TemporaryDirectory(prefix="ci-tools-demo-") as state_dir:
-        anyio.run(_Demo(Console(highlight=False), directory, Path(state_dir)).run)
 
 
 def find_data() -> Path:

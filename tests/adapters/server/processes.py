@@ -140,10 +140,15 @@ def descendants(pid: int) -> list[int]:
 
 
 async def run(
-    folder: Path, *arguments: str, command: Iterable[str] = FAKE, input: bytes = b"", **more: str
+    folder: Path,
+    *arguments: str,
+    command: Iterable[str] = FAKE,
+    input: bytes = b"",
+    limit: float = 60,
+    **more: str,
 ) -> tuple[int, str, str]:
     """Run a command to its end; returns its exit code, stdout and stderr."""
-    with anyio.fail_after(60):
+    with anyio.fail_after(limit):
         done = await anyio.run_process(
             [*command, *arguments],
             input=input,

@@ -33,6 +33,17 @@ async def test_the_demo_analyses_fails_recovers_and_leaves_its_results(tmp_path:
     assert (tmp_path / "mauna_loa_co2.png").exists()
 
 
+async def test_the_demo_of_the_assistants_api_is_one_session_on_two_faces(tmp_path: Path) -> None:
+    code, out, errors = await run(tmp_path, "demo", "--assistants", command=REAL, limit=180)
+
+    assert (code, errors) == (0, "")
+    assert "A script of the demo stands for the model" in out
+    assert "1990 to 2000: 1.52 ppm a year" in out
+    assert "1.52 ppm a year from 1990 to 2000" in " ".join(out.split())
+    assert (tmp_path / "mauna_loa_co2.png").read_bytes().startswith(b"\x89PNG")
+    assert "2,284 weeks are still in memory" in out.rpartition("over MCP")[2]
+
+
 async def test_without_its_libraries_the_demo_says_what_to_install(tmp_path: Path) -> None:
     hide = (
         "import sys; sys.modules['pandas'] = None\n"

@@ -14,6 +14,7 @@ import pytest
 from openai import OpenAI
 
 from tests.adapters.assistants.clients.environments import ROOT, Environment, node, old_python
+from tests.adapters.assistants.clients.printed_calls import expected_calls, without_repetition
 from tests.adapters.assistants.clients.scripts import run_script
 from tests.adapters.assistants.clients.serving import KEY, Served, served_api
 from tests.adapters.assistants.clients.sums import Handler, assert_equal_to_stored
@@ -63,11 +64,14 @@ def test_a_printed_sample_runs(served: Served, folder: Path, name: str) -> None:
     kind, file = name.split("/")
     azure = {"AZURE_OPENAI_ENDPOINT": served.root, "AZURE_OPENAI_API_KEY": KEY}
     variables = azure if file.startswith("azure") else served.variables
+    served.watch.calls.clear()
 
     out = run_script(EXAMPLES / name, folder, FOLDERS[kind](), variables)
 
     CHECKS[file.partition(".")[0].removesuffix("_v1")](out, folder)
     assert "\n".join(served.watch.problems) == ""
+    expected = expected_calls(name)
+    assert expected in (None, without_repetition(served.watch.calls))
 
 
 @pytest.mark.filterwarnings(
@@ -260,3 +264,9 @@ def test_the_folder_tells_of_every_sample() -> None:
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
     assert [name for name in SAMPLES if f"({name})" not in readme] == []
+
+
+def test_only_the_application_is_free_in_the_order_of_its_calls() -> None:
+    free = [name for name in SAMPLES if expected_calls(name) is None]
+
+    assert free == ["node_new/quickstart_app.mjs"]

@@ -31,13 +31,15 @@ IDS = {
 class Watch:
     """Wraps an app; `problems` says what its answers did not share with the specifications.
 
-    `seen` holds the names of the operations that were answered with success.
+    `seen` holds the names of the operations that were answered with success, `calls` the ids of
+    all that were answered, in order.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.problems: list[str] = []
         self.seen: set[str] = set()
+        self.calls: list[str] = []
         self.streams: list[list[streams.Event]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +68,8 @@ class Watch:
         version = version_of(Headers(scope=scope), path, scope["query_string"].decode())
         specification = load(version)
         operation = specification.find_operation(scope["method"], path)
+        if operation is not None:
+            self.calls.append(operation.id)
         problems = [] if answer.headers.get("x-request-id") else ["no x-request-id"]
         if answer.status >= 400:
             # What only we have tells errors as containers do.

@@ -8,7 +8,7 @@ and the next one goes on where it was.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -47,6 +47,9 @@ TURN = 0.01
 _SMALL = 200
 """Messages, runs and steps of a thread that are deleted with it at once."""
 
+_TAKEN = 500
+"""Threads that are taken from their owner at once."""
+
 _ROWS = 20
 """Rows deleted by one statement: each may be a megabyte, and is overwritten."""
 
@@ -57,10 +60,7 @@ def remove_thread(conn: Connection, row: Row[Any]) -> bool:
     if len(inside.all()) <= _SMALL:
         rows.remove_row(conn, Kind.THREAD, row)
         return False
-    conn.execute(delete(thread_metadata).where(thread_metadata.c.thread == row.seq))
-    # Its process finds it gone, and nobody takes it up.
-    conn.execute(delete(runs).where(runs.c.parent == row.id, IS_ACTIVE))
-    conn.execute(update(threads).where(threads.c.seq == row.seq).values(principal=NOBODY))
+    _hide(conn, [row])
     rows.remember_place(conn, row)
     return True
 
@@ -97,11 +97,18 @@ def is_any_deleted(conn: Connection, thread_ids: Iterable[str]) -> bool:
 
 def take_threads(conn: Connection, principal: str) -> bool:
     """Take some threads from their owner for good; tell whether there may be more."""
-    of_some = select(threads.c.seq).where(threads.c.principal == principal).limit(1000)
-    some = list(conn.scalars(of_some))
-    conn.execute(delete(thread_metadata).where(thread_metadata.c.thread.in_(some)))
-    conn.execute(update(threads).where(threads.c.seq.in_(some)).values(principal=NOBODY))
+    mine = select(threads.c.seq, threads.c.id).where(threads.c.principal == principal)
+    some = conn.execute(mine.limit(_TAKEN)).all()
+    _hide(conn, some)
     return bool(some)
+
+
+def _hide(conn: Connection, some: Sequence[Row[Any]]) -> None:
+    seqs = [row.seq for row in some]
+    conn.execute(delete(thread_metadata).where(thread_metadata.c.thread.in_(seqs)))
+    # Its process finds it gone, and nobody takes it up.
+    conn.execute(delete(runs).where(runs.c.parent.in_([row.id for row in some]), IS_ACTIVE))
+    conn.execute(update(threads).where(threads.c.seq.in_(seqs)).values(principal=NOBODY))
 
 
 def erase_rest(conn: Connection, principal: str) -> None:

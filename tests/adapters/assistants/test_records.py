@@ -592,13 +592,14 @@ async def test_a_principal_can_be_erased(
     records: Records, database: Database, thread: Object
 ) -> None:
     await records.add_message(make_message(thread), principal=ADA)
+    await records.start_run(make_run(thread), [], principal=ADA, lease="lease_1")
     kept = await records.add(Kind.THREAD, make_thread(), principal=BOB)
 
     await records.erase(ADA)
 
     assert (await records.page(Kind.THREAD, principal=ADA)).data == []
     assert (await records.page(Kind.THREAD, principal=BOB)).data == [kept]
-    assert await _count(database, "api_messages") == 0
+    assert await _count(database, "api_messages") + await _count(database, "api_runs") == 0
 
 
 async def test_a_write_keeps_metadata_that_was_changed_meanwhile(

@@ -8,7 +8,7 @@ and the next one goes on where it was.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -60,7 +60,7 @@ def remove_thread(conn: Connection, row: Row[Any]) -> bool:
     if len(inside.all()) <= _SMALL:
         rows.remove_row(conn, Kind.THREAD, row)
         return False
-    _hide(conn, [row])
+    _hide(conn, {row.seq: row.id})
     rows.remember_place(conn, row)
     return True
 
@@ -98,17 +98,17 @@ def is_any_deleted(conn: Connection, thread_ids: Iterable[str]) -> bool:
 def take_threads(conn: Connection, principal: str) -> bool:
     """Take some threads from their owner for good; tell whether there may be more."""
     mine = select(threads.c.seq, threads.c.id).where(threads.c.principal == principal)
-    some = conn.execute(mine.limit(_TAKEN)).all()
+    some = {row.seq: row.id for row in conn.execute(mine.limit(_TAKEN))}
     _hide(conn, some)
     return bool(some)
 
 
-def _hide(conn: Connection, some: Sequence[Row[Any]]) -> None:
-    seqs = [row.seq for row in some]
-    conn.execute(delete(thread_metadata).where(thread_metadata.c.thread.in_(seqs)))
+def _hide(conn: Connection, ids: Mapping[int, str]) -> None:
+    """Take threads from their owner; they are given by `seq` and id."""
+    conn.execute(delete(thread_metadata).where(thread_metadata.c.thread.in_(ids)))
     # Its process finds it gone, and nobody takes it up.
-    conn.execute(delete(runs).where(runs.c.parent.in_([row.id for row in some]), IS_ACTIVE))
-    conn.execute(update(threads).where(threads.c.seq.in_(seqs)).values(principal=NOBODY))
+    conn.execute(delete(runs).where(runs.c.parent.in_(ids.values()), IS_ACTIVE))
+    conn.execute(update(threads).where(threads.c.seq.in_(ids)).values(principal=NOBODY))
 
 
 def erase_rest(conn: Connection, principal: str) -> None:

@@ -34,12 +34,13 @@ plt.show()
 """
 
 DRAW_THREE = """\
+import csv
 import matplotlib.pyplot as plt
-import pandas as pd
 
-cities = pd.read_csv("/mnt/data/mydata.csv").set_index("city")
-for kind in ("bar", "pie", "line"):
-    cities["population"].plot(kind=kind)
+with open("/mnt/data/mydata.csv") as file:
+    people = [int(row["population"]) for row in csv.DictReader(file)]
+for draw in (plt.plot, plt.pie, plt.hist):
+    draw(people)
     plt.show()
 """
 

@@ -58,6 +58,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodeInterpreterTo
         yield toolkit
 
 
+@pytest.fixture(scope="module")
+def real_remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodeInterpreterToolkit]:
+    """A toolkit whose code runs in real kernels of a `ci-tools serve`."""
+    with (
+        serve(tmp_path_factory.mktemp("serve"), command=REAL) as (url, token),
+        CodeInterpreterToolkit.connect(url, token) as toolkit,
+    ):
+        yield toolkit
+
+
 @pytest.fixture
 def config(request: pytest.FixtureRequest) -> RunnableConfig:
     """The configuration of a thread of the test's own."""
@@ -73,9 +83,11 @@ def find_tool(toolkit: CodeInterpreterToolkit) -> Callable[[str], BaseTool]:
 class _Serving:
     """A running `ci-tools serve`: enter for its URL and a token."""
 
-    def __init__(self, folder: Path, command: tuple[str, ...], more: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, command: tuple[str, ...], port: int, more: dict[str, str]
+    ) -> None:
         self._process = subprocess.Popen(
-            [*command, "serve", "--port", "0"],
+            [*command, "serve", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -98,9 +110,9 @@ class _Serving:
         self._process.communicate(timeout=30)
 
 
-def serve(folder: Path, *, command: tuple[str, ...] = FAKE, **more: str) -> _Serving:
+def serve(folder: Path, *, command: tuple[str, ...] = FAKE, port: int = 0, **more: str) -> _Serving:
     """Run `ci-tools serve` on a free port, with the fake backend if nothing else is said."""
-    return _Serving(folder, command, more)
+    return _Serving(folder, command, port, more)
 
 
 REAL = (sys.executable, "-m", "ci_tools_server")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from langchain_ci_tools import (
     SessionSandbox,
     to_step,
 )
+from tests.adapters.langchain.conftest import serve
 from tests.adapters.langchain.scripted import VISION, ScriptedModel, call
 from tests.adapters.langchain.test_middleware import ask, results, to_agent
 
@@ -92,9 +94,11 @@ async def test_agent_analyses_a_file_plots_it_and_mends_its_error(
     check_analysis(real, model, done, config)
 
 
+@pytest.mark.parametrize("kind", ["real", "real_remote"])
 async def test_deep_agent_has_shell_files_and_python_with_state_on_one_folder(
-    real: CodeInterpreterToolkit, model: ScriptedModel, config: RunnableConfig
+    kind: str, request: pytest.FixtureRequest, model: ScriptedModel, config: RunnableConfig
 ) -> None:
+    real: CodeInterpreterToolkit = request.getfixturevalue(kind)
     model.profile = VISION
     model.script = [
         call("write_file", "1", file_path="/mnt/data/co2.csv", content=f"year,co2\n{ROWS}\n"),
@@ -198,3 +202,29 @@ async def test_service_restarts_between_two_turns(tmp_path: Any, model: Scripted
     assert "- kept.txt" in str(model.sent[2][-1].content)
     assert to_step(first.artifact).session_id == to_step(second.artifact).session_id
     assert isinstance(second, ToolMessage)
+
+
+async def test_shared_service_restarts_between_two_turns(
+    tmp_path: Path, model: ScriptedModel, config: RunnableConfig
+) -> None:
+    """The same toolkit and agent go on; a turn while it is away tells the model so."""
+    with serve(tmp_path) as (url, token):
+        toolkit = CodeInterpreterToolkit.connect(url, token)
+        agent = to_agent(toolkit, model)
+        model.script = [call("run_code", code="x = 1; open('kept.txt', 'w').write('kept')"), "Set."]
+        first = await agent.ainvoke(ask("Set x"), config)
+    model.script = [call("run_code", code="x"), "It is away."]
+    second = await agent.ainvoke(ask("What is x?"), config)
+    with serve(tmp_path, port=int(url.rpartition(":")[2])):
+        model.script = [call("run_code", code="open('kept.txt').read(), x"), "It is lost."]
+        third = await agent.ainvoke(ask("And now?"), config)
+        await toolkit.aclose()
+
+    before, away, after = results(third["messages"])
+    assert to_step(before.artifact) == results(first["messages"])[0].artifact
+    assert "cannot be reached" in str(away.content)
+    assert second["messages"][-1].content == "It is away."
+    assert "cannot be reached" in str(model.sent[2][-1].content)
+    assert "- kept.txt" in str(model.sent[4][-1].content)
+    assert "variables lost" in str(after.content)
+    assert to_step(before.artifact).session_id == to_step(after.artifact).session_id

@@ -1,5 +1,6 @@
 """Which session a call belongs to."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ci_tools import LimitError, Session, Settings
 from ci_tools.testing import FakeBackend
 from langchain_ci_tools import CodeInterpreterToolkit, to_step
 from langchain_ci_tools.sessions import KEY, find_thread, patiently, to_name
+from tests.adapters.langchain.conftest import serve
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "thread-1"}}
 
@@ -96,13 +98,19 @@ async def test_calls_do_not_wait_where_that_does_not_help() -> None:
         await patiently(work)
 
 
-@pytest.mark.parametrize("kernels", ["fake", "real"])
+@pytest.mark.parametrize("kernels", ["fake", "real", "remote"])
 async def test_fifty_threads_at_once_have_a_session_each(tmp_path: Path, kernels: str) -> None:
     """More than the service runs at once for one principal, so some have to wait."""
-    settings = Settings(state_dir=tmp_path / "state", steps_per_principal=8)
-    backend = FakeBackend(tmp_path / "folders") if kernels == "fake" else None
     messages: list[ToolMessage] = []
-    async with CodeInterpreterToolkit.local(settings, backend=backend) as toolkit:
+    with ExitStack() as stack:
+        if kernels == "remote":
+            url, token = stack.enter_context(serve(tmp_path, CI_TOOLS_STEPS_PER_PRINCIPAL="8"))
+            toolkit = CodeInterpreterToolkit.connect(url, token)
+        else:
+            settings = Settings(state_dir=tmp_path / "state", steps_per_principal=8)
+            backend = FakeBackend(tmp_path / "folders") if kernels == "fake" else None
+            toolkit = CodeInterpreterToolkit.local(settings, backend=backend)
+        stack.enter_context(toolkit)
         [run_code] = toolkit.get_tools("run_code")
 
         async def work(number: int) -> None:

@@ -931,6 +931,10 @@ def _check_command(command: str, timeout: float, output_limit: int) -> None:
         raise InvalidArgumentError(
             f"A command has 1 to {COMMAND_LIMIT} characters; upload a longer script and run that."
         )
+    if command != clean_text(command):
+        raise InvalidArgumentError(
+            "The command has half of a character in it (a lone surrogate), which cannot be sent."
+        )
     if not 0 < timeout <= COMMAND_TIMEOUT_MAX:
         raise InvalidArgumentError(
             f"A command's timeout is above 0 and at most {COMMAND_TIMEOUT_MAX:g} s, "

@@ -106,8 +106,9 @@ async def test_unknown_arguments_are_refused_with_the_same_errors(service: Eithe
     for timeout in (0, -1, 1e9, float("inf"), float("nan")):
         with pytest.raises(InvalidArgumentError):
             await service.run_code(session.id, "1", timeout=timeout)
-    with pytest.raises(InvalidArgumentError):
-        await service.run_command(session.id, " ")
+    for command in (" ", "a\0b", "echo \ud83d"):
+        with pytest.raises(InvalidArgumentError):
+            await service.run_command(session.id, command)
     with pytest.raises(NotFoundError):
         await service.run_code("sess_gone", "1")
     with pytest.raises(NotFoundError):

@@ -22,6 +22,7 @@ from ci_tools_assistants.models.exchange import (
     Usage,
 )
 from ci_tools_assistants.models.failures import ModelError, ModelNotConfigured
+from ci_tools_assistants.models.own_words import from_stored, to_stored
 from ci_tools_assistants.models.prompt import Prompt, build_prompt
 from ci_tools_assistants.models.registry import ModelRegistry, open_registry
 from ci_tools_assistants.models.turn import ChatModel
@@ -51,6 +52,8 @@ __all__ = [
     "build_prompt",
     "create_code_tool",
     "find_code",
+    "from_stored",
     "load_object",
     "open_registry",
+    "to_stored",
 ]

@@ -7,6 +7,7 @@ What a step does not show its readers (all that a model was told by a cell, the 
 the tokens of a step that waits) is in the private part of the step.
 """
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -23,11 +24,12 @@ from ci_tools_assistants.models import (
     TurnRequest,
     build_prompt,
     create_code_tool,
+    from_stored,
 )
 from ci_tools_assistants.objects import Kind, Object
 from ci_tools_assistants.runs.drafts import CallsDraft, MessageDraft
 from ci_tools_assistants.runs.recovery import CELLS
-from ci_tools_assistants.runs.settling import USAGE
+from ci_tools_assistants.runs.settling import ANSWER, USAGE
 from ci_tools_assistants.runs.states import NO_USAGE, add_usage
 from ci_tools_assistants.runs.turns import Made
 from ci_tools_assistants.storage import rows
@@ -43,6 +45,9 @@ EARLIER_RUNS = 20
 
 IMAGE_BYTES = 20_000_000
 """Bytes of an image that a model is shown; larger ones are only named."""
+
+IMAGES = 4
+"""Images of one call that a model is shown again after its run was taken up."""
 
 TEXTS = "texts"
 """Where the private part of a step keeps what the model was told of each call, by its id."""
@@ -163,7 +168,9 @@ class Context:
         `usage` goes with a step that waits for outputs.
         """
         ids = [call.id for call in draft.calls if call.id in self.results]
+        before = draft.private or {}
         return {
+            **({ANSWER: before[ANSWER]} if ANSWER in before else {}),
             USAGE: usage,
             TEXTS: {id: self.results[id].text for id in ids},
             ATTACHMENTS: self.made.attachments,
@@ -185,6 +192,14 @@ class Context:
         # What must be called is called once: forced again, a model would never answer.
         return choice if choice == "none" or not self.rounds else "auto"
 
+    async def load_images(self, file_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return images as media types and base64, but for those that are gone."""
+        found = [await self._load_image(id) for id in file_ids]
+        return [
+            (media_type, base64.b64encode(data).decode("ascii"))
+            for media_type, data in (image for image in found if image is not None)
+        ]
+
     async def _load_image(self, file_id: str) -> tuple[str, bytes] | None:
         try:
             file = await self.records.get(Kind.FILE, file_id, principal=self.service.principal)
@@ -203,8 +218,11 @@ async def load_context(service: SessionService, records: Records, run: Object) -
     context = Context(run=run, service=service, records=records, **loaded["objects"])
     for step, private in loaded["own"]:
         context.used = add_usage(context.used, step["usage"] or private.get(USAGE) or NO_USAGE)
+        if ANSWER in private and (answer := from_stored(private[ANSWER])) is not None:
+            context.answers.append(answer)
         for id, text in private.get(TEXTS, {}).items():
-            context.results[id] = ToolResult(text=text)
+            images = await context.load_images(_images_of(step, id)[:IMAGES])
+            context.results[id] = ToolResult(text=text, images=images)
         if step["type"] == "message_creation":
             context.made.take()
         elif step["status"] == "in_progress" and CELLS in private:
@@ -266,11 +284,11 @@ def _read(conn: Connection, run: Object, principal: str) -> dict[str, Any]:
     return {"objects": objects, "own": own}
 
 
-def _images_of(step: Object) -> list[str]:
+def _images_of(step: Object, call_id: str | None = None) -> list[str]:
     return [
         output["image"]["file_id"]
         for call in step["step_details"]["tool_calls"]
-        if call["type"] == "code_interpreter"
+        if call["type"] == "code_interpreter" and call_id in (None, call["id"])
         for output in call["code_interpreter"]["outputs"]
         if output["type"] == "image"
     ]

@@ -29,6 +29,9 @@ PAGE = 100
 USAGE = "usage"
 """Where the private part of a step that waits for tool outputs keeps its tokens."""
 
+ANSWER = "answer"
+"""Where the private part of a step of tool calls keeps the provider's own message, if it must."""
+
 Fate: TypeAlias = Literal["resume", "failed", "cancelled", "expired"]
 
 RESUMPTIONS = "resumptions"

@@ -17,13 +17,14 @@ from ci_tools_assistants.models import (
     TurnDone,
     TurnRequest,
     find_code,
+    to_stored,
 )
 from ci_tools_assistants.objects import Object, now
 from ci_tools_assistants.runs.drafts import CallDraft, CallsDraft, MessageDraft
 from ci_tools_assistants.runs.events import Event
 from ci_tools_assistants.runs.recovery import CELLS
 from ci_tools_assistants.runs.running import ActiveRun
-from ci_tools_assistants.runs.settling import USAGE
+from ci_tools_assistants.runs.settling import ANSWER, USAGE
 from ci_tools_assistants.runs.states import MessageReason
 
 T = TypeVar("T")
@@ -129,8 +130,12 @@ class Turn:
         happened = self.end_message()
         written = {draft.id: draft for draft in self._step.calls}
         cells = {call.id: new_id("step_") for call in done.calls if written[call.id].is_code}
+        private: Object = {}
         if cells:
-            self._step.private = {USAGE: self._active.turn_usage, CELLS: cells}
+            private = {USAGE: self._active.turn_usage, CELLS: cells}
+        if (answer := to_stored(done.message)) is not None:
+            private[ANSWER] = answer
+        self._step.private = private or None
         for call in [*done.calls, *done.broken]:
             draft = written[call.id]
             if not draft.is_code:

@@ -1,5 +1,6 @@
 """Whole runs with every provider's client: code, functions, failures, all over HTTP."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import anyio
 import pytest
 
 from tests.adapters.assistants.api import ApiClient, open_client
+from tests.adapters.assistants.desk import PIXEL, SHOW_PIXEL
 from tests.adapters.assistants.models.rig import SHAPES, WEATHER, entry_for
 from tests.adapters.assistants.scripted.script import (
     NO_QUOTA,
@@ -15,6 +17,7 @@ from tests.adapters.assistants.scripted.script import (
     Cut,
     Fail,
     Refuse,
+    Think,
     turn,
 )
 from tests.adapters.assistants.scripted.server import ScriptedServer
@@ -150,6 +153,47 @@ async def test_cut_code_is_never_run(server: ScriptedServer, tmp_path: Path) -> 
     assert run["status"] == "completed", run["last_error"]
     assert len(server.requests) == 2
     assert [session for session in sessions if session.principal == "ada"] == []
+
+
+async def test_what_a_provider_wants_back_goes_with_the_outputs_of_functions(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    server.follow(
+        [turn(Think("Hm, where?"), CallTool("get_weather", {"city": "Bern"})), turn("Sunny.")]
+    )
+
+    async with open_client(tmp_path, models={"m": entry_for("anthropic", server)}) as api:
+        run = await start(api)
+        path = f"/threads/{run['thread_id']}/runs/{run['id']}"
+        [call] = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        outputs = [{"tool_call_id": call["id"], "output": "sunny"}]
+        await api.make(f"{path}/submit_tool_outputs", {"tool_outputs": outputs})
+        run = await wait(api, {**run, "status": ""})
+
+    assert run["status"] == "completed", run["last_error"]
+    [said] = [one for one in server.requests[1].messages if one["role"] == "assistant"]
+    assert [block["type"] for block in said["content"]] == ["thinking", "tool_use"]
+    assert said["content"][0]["thinking"] == "Hm, where?"
+
+
+@pytest.mark.parametrize("shape", ["responses", "anthropic"])
+async def test_images_of_code_are_shown_again_with_the_outputs_of_functions(
+    shape: str, server: ScriptedServer, tmp_path: Path
+) -> None:
+    code = CallTool("code_interpreter", {"code": SHOW_PIXEL})
+    server.follow([turn(code, CallTool("get_weather", {"city": "Bern"})), turn("Sunny.")])
+    entry = entry_for(shape, server, tool_images="tool")
+
+    async with open_client(tmp_path, models={"m": entry}) as api:
+        run = await start(api)
+        path = f"/threads/{run['thread_id']}/runs/{run['id']}"
+        [call] = run["required_action"]["submit_tool_outputs"]["tool_calls"]
+        outputs = [{"tool_call_id": call["id"], "output": "sunny"}]
+        await api.make(f"{path}/submit_tool_outputs", {"tool_outputs": outputs})
+        run = await wait(api, {**run, "status": ""})
+
+    assert run["status"] == "completed", run["last_error"]
+    assert PIXEL in json.dumps(server.requests[1].body)
 
 
 async def test_refusal_is_the_answer(server: ScriptedServer, tmp_path: Path) -> None:

@@ -442,7 +442,7 @@ class RemoteService:
 
     async def _abandon(self, id: str) -> None:
         """Cancel a step whose caller has left, and wait for its end, which is bounded."""
-        with anyio.move_on_after(CANCEL_TIME, shield=True):
+        with anyio.move_on_after(CANCEL_TIME, shield=True) as scope:
             for _ in range(_CANCEL_ATTEMPTS):
                 try:
                     await self.cancel_run_step(id)
@@ -453,6 +453,8 @@ class RemoteService:
                     return
                 else:
                     return
+        if scope.cancelled_caught:
+            logger.warning("step %s: its end was not told within %g s", id, CANCEL_TIME)
 
 
 async def _to_command_events(items: AsyncIterator[Item]) -> AsyncGenerator[CommandEvent, None]:

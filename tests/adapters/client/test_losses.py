@@ -8,6 +8,7 @@ import anyio
 import anyio.abc
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from ci_tools import (
     BackendError,
@@ -290,6 +291,30 @@ async def test_a_caller_that_leaves_before_its_code_was_sent_does_not_wait_long(
             await remote.run_code(session.id, UNTIL_GO)
 
     assert await remote.list_run_steps(session.id) == []
+
+
+async def test_a_caller_that_leaves_a_service_which_does_not_answer_is_held_only_so_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client_service, "CANCEL_TIME", 0.1)
+    asked: list[str] = []
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"].rpartition("/")[2])
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with anyio.fail_after(10):
+        async with serve(hang) as url, open_client(url) as client:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(client.run_code, "sess_x", "1")
+                    while not asked:
+                        await anyio.sleep(0.01)
+                    scope.cancel()
+
+    assert asked == ["run_steps", "cancel"]
+    assert "was not told" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def probe(policy: Policy | None = None, *, folder: Path | None = None) -> Report
     """
     policy = policy or Policy()
     problem = find_problem(folder)
-    program = find_bubblewrap() if sys.platform == "linux" else None
+    if sys.platform != "linux":  # nothing helps there
+        return Report(isolation=None, forking=False, mechanisms=(), problem=problem)
+    program = find_bubblewrap()
     isolation = "namespaces" if problem is None else None
     if policy.isolation == "bubblewrap" or (isolation is None and policy.isolation == "auto"):
         isolation = None

@@ -18,13 +18,16 @@ import random
 import shutil
 import stat
 import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from fcntl import ioctl
 
 from ci_tools_kernels.inside.syscalls import syscall
 from ci_tools_kernels.usage import TooDeepError, Usage, walk_folder
+
+if sys.platform != "win32":
+    from fcntl import ioctl
 
 FIRST_PROJECT = 0x40000000
 MOST_PROJECTS = 0x3FFFFFFF
@@ -55,8 +58,8 @@ _ATTRIBUTES = struct.Struct("=IIIII8x")
 
 _INHERIT = 0x200  # FS_XFLAG_PROJINHERIT
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _MISSING = (
     "no project quotas are in force on the file system of {folder} ({kind}): they need XFS, or ext4"

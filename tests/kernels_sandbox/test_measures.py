@@ -1,6 +1,8 @@
 """Control groups and usage, on folders that stand in for the system's."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,25 @@ def test_policy_survives_its_kernelspec() -> None:
 def test_word_that_means_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="memroy"):
         to_policy({"limits": {"memroy": 1}})
+
+
+WITHOUT_POSIX = """
+import ctypes, os, platform, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty"):
+    sys.modules[name] = None
+for name in [name for name in dir(os) if name.startswith("O_")]:
+    if name not in ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_APPEND", "O_TRUNC"):
+        delattr(os, name)
+import asyncio, multiprocessing, subprocess, tempfile  # what is real here, before it is not
+del os.geteuid
+sys.platform, platform.system = "win32", lambda: "Windows"
+from ci_tools_kernels import probe
+print(probe().isolation, probe().problem)
+"""
+
+
+def test_machine_without_linux_is_told_so() -> None:
+    said = subprocess.check_output([sys.executable, "-c", WITHOUT_POSIX], text=True)
+
+    assert said.startswith("None Sandboxed kernels need Linux, and this is Windows")
+    assert "ubblewrap" not in said

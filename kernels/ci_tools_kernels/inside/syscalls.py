@@ -6,8 +6,12 @@ import os
 import platform
 import socket
 import struct
+import sys
 from collections.abc import Sequence
-from fcntl import ioctl
+from typing import Any
+
+if sys.platform != "win32":  # there, this module is imported only to say that it is not Linux
+    from fcntl import ioctl
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -43,7 +47,7 @@ _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 1
-_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_OPEN_TREE_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
 # The newer calls have one number on every architecture; the two old ones do not.
@@ -51,7 +55,7 @@ _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else None
 
 
 def _check(result: int, call: str, *paths: object) -> int:

@@ -35,7 +35,10 @@ def main() -> None:
         ["mount", "-t", kind, "-o", "loop,prjquota", image, folder], capture_output=True, text=True
     )
     if done.returncode != 0:
-        _give_up(f"{kind} with prjquota cannot be mounted here: {done.stderr.splitlines()[:1]}")
+        _give_up(
+            f"{kind} with prjquota cannot be mounted here: this Linux has no quotas"
+            " (CONFIG_QFMT_V2, CONFIG_XFS_QUOTA), or this root may not mount"
+        )
     at = sys.argv.index("--")
     os.execvp(sys.argv[at + 1], sys.argv[at + 1 :])
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 from sqlalchemy import Connection, literal, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -130,11 +131,18 @@ class RecordStore:
         )
 
     async def delete_session(self, id: str, *, principal: str) -> list[str]:
-        """Delete a session with all of it; return the object-store keys that are garbage now."""
+        """Delete a session with all of it; return the object-store keys that are garbage now.
+
+        The steps of a large one go first, a few at a time: others get their turns meanwhile.
+        """
         _check_id("session", id)
-        return await self._database.write(
-            partial(sessions.delete_session, id=id, principal=principal), bulk=True
-        )
+        keys: list[str] = []
+        trim = partial(sessions.trim_session, id=id, principal=principal)
+        while (trimmed := await self._database.write(trim, bulk=True)) is not None:
+            keys += trimmed
+            await anyio.lowlevel.checkpoint()
+        delete = partial(sessions.delete_session, id=id, principal=principal)
+        return keys + await self._database.write(delete, bulk=True)
 
     async def list_idle_kernels(self, *, idle: float, limit: int = 100) -> list[Session]:
         """Return sessions with a kernel that no step has used for `idle` seconds."""

@@ -1,5 +1,6 @@
 """SQL about sessions; each function is the work of one transaction."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,16 @@ _TOUCH = (
 )
 
 _TOUCH_BYTES = _TOUCH.values(last_used_at=Now(), workspace_bytes=bindparam("bytes"))
+
+
+_FEW_STEPS = 50
+"""Steps that are deleted with their session at once."""
+
+_STEPS_AT_ONCE = 10
+"""Steps deleted by one statement: each may be a quarter of a megabyte, and is overwritten."""
+
+_TURN = 0.01
+"""Seconds after which a transaction ends that deletes steps only."""
 
 
 def to_session(row: Row[Any]) -> Session:
@@ -201,6 +212,29 @@ def delete_session(conn: Connection, id: str, *, principal: str) -> list[str]:
     return _delete_sessions(conn, [id])
 
 
+def trim_session(conn: Connection, id: str, *, principal: str) -> list[str] | None:
+    """Delete some of the oldest steps of a session that is to be deleted; return their keys.
+
+    None if few are left. So what is large is deleted in short transactions, between which others
+    get their turns.
+    """
+    if conn.execute(_FIND.with_for_update(), {"id": id, "principal_": principal}).first() is None:
+        raise NotFoundError("session", id)
+    of_session = select(steps.c.seq).where(steps.c.session_id == id)
+    if len(conn.scalars(of_session.limit(_FEW_STEPS + 1)).all()) <= _FEW_STEPS:
+        return None
+    oldest = of_session.where(steps.c.finished_at.is_not(None)).order_by(steps.c.seq)
+    keys: list[str] = []
+    some = steps.c.seq.in_(oldest.limit(_STEPS_AT_ONCE))
+    if not _delete_steps(conn, some, keys):
+        return None
+    until = time.monotonic() + _TURN
+    while time.monotonic() < until and _delete_steps(conn, some, keys):
+        pass
+    loosen(conn, keys)
+    return keys
+
+
 def delete_sessions_of(conn: Connection, principal: str) -> list[str]:
     """Delete every session of a principal as `delete_session` does."""
     mine = select(sessions.c.id).where(sessions.c.principal == principal).with_for_update()
@@ -210,15 +244,7 @@ def delete_sessions_of(conn: Connection, principal: str) -> list[str]:
 def _delete_sessions(conn: Connection, ids: Sequence[str]) -> list[str]:
     keys: list[str] = []
     for id in ids:
-        of_steps = conn.execute(
-            delete(steps)
-            .where(steps.c.session_id == id)
-            .returning(steps.c.full_text, steps.c.outputs_key)
-        )
-        for row in of_steps:
-            full_text = full_text_from_json(row.full_text)
-            keys += [full_text.key] if full_text else []
-            keys += [row.outputs_key] if row.outputs_key else []
+        _delete_steps(conn, steps.c.session_id == id, keys)
         of_files = delete(files).where(files.c.session_id == id).returning(files.c.id, files.c.key)
         for row in conn.execute(of_files).all():
             keys.append(row.key)
@@ -229,6 +255,17 @@ def _delete_sessions(conn: Connection, ids: Sequence[str]) -> list[str]:
         conn.execute(delete(sessions).where(sessions.c.id == id))
     loosen(conn, keys)
     return keys
+
+
+def _delete_steps(conn: Connection, which: ColumnElement[bool], keys: list[str]) -> int:
+    """Delete steps and add the keys that they name to `keys`; return how many steps it were."""
+    returned = (steps.c.full_text, steps.c.outputs_key)
+    rows = conn.execute(delete(steps).where(which).returning(*returned)).all()
+    for row in rows:
+        full_text = full_text_from_json(row.full_text)
+        keys += [full_text.key] if full_text else []
+        keys += [row.outputs_key] if row.outputs_key else []
+    return len(rows)
 
 
 def _is_quiet() -> ColumnElement[bool]:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from sqlalchemy import Connection, text
 
 from ci_tools.errors import LimitError, NotFoundError
 from ci_tools.models import File, FullText, KernelRef, RunStep, Session, StepStatus, new_id
+from ci_tools.stores import sessions
 from ci_tools.stores.nouns import Ticket
 from ci_tools.stores.records import RecordStore
 
@@ -206,6 +208,37 @@ async def test_deleting_a_session_deletes_all_of_it_and_names_the_garbage(
         store.finish_step(done, lease="l"),
         store.claim_step(step.id, lease="l"),
         store.admit_step(new_step(session), lease="l", limit=1),
+    ):
+        with pytest.raises(NotFoundError):
+            await lookup
+
+
+async def test_a_session_with_many_steps_is_deleted_a_few_at_a_time(
+    store: RecordStore, session: Session, new_step: NewStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_TURN", 0)
+    for number in range(75):
+        step = (await store.admit_step(new_step(session), lease="l", limit=100)).step
+        full_text = FullText(key=f"text-{number}", size=1)
+        done = replace(step, status=StepStatus.COMPLETED, full_text=full_text)
+        await store.finish_step(done, lease="l")
+    waiting = (await store.admit_step(new_step(session), lease="l", limit=100)).step
+    left: list[int] = []
+    trim = sessions.trim_session
+
+    def watch(conn: Connection, id: str, *, principal: str) -> list[str] | None:
+        left.append(conn.execute(text("SELECT count(*) FROM steps")).scalar_one())
+        return trim(conn, id, principal=principal)
+
+    monkeypatch.setattr(sessions, "trim_session", watch)
+
+    keys = await store.delete_session(session.id, principal="ada")
+
+    assert left == [76, 66, 56, 46]
+    assert sorted(keys) == sorted(f"text-{number}" for number in range(75))
+    for lookup in (
+        store.get_session(session.id, principal="ada"),
+        store.get_step(waiting.id, principal="ada"),
     ):
         with pytest.raises(NotFoundError):
             await lookup

@@ -63,7 +63,7 @@ async def test_halves_of_characters_hide_no_other_output(embedded: SessionServic
 
     step = await embedded.run_code(session.id, "print('on', '\\ud800', 'off')")
 
-    assert step.outputs == (StreamOutput(name="stdout", text="on \ufffd off\n"),)
+    assert step.outputs == (StreamOutput(name="stdout", text="on ? off\n"),)
 
 
 async def test_input_fails_at_once_and_says_why(embedded: SessionService) -> None:

@@ -12,7 +12,6 @@ in a kernel that is not ipykernel 7 or like it.
 from __future__ import annotations
 
 import importlib
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,9 +25,6 @@ FREE = 128 << 20
 
 PAUSE = 0.125
 """Seconds that each further piece, or rich output, takes; servers relay more than that."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Halves of characters, which no encoder takes: the whole message would be lost."""
 
 sent = 0
 
@@ -108,9 +104,14 @@ def _cut(streams: Any) -> None:
     def flush_in_pieces(self: Any) -> Iterator[tuple[Any, str]]:
         for parent, text in flush_buffers(self):
             for start in range(0, len(text), PIECE):
-                yield parent, _SURROGATE.sub("\ufffd", text[start : start + PIECE])
+                yield parent, _to_whole(text[start : start + PIECE])
 
     streams._schedule_flush, streams._flush_buffers = schedule_or_flush, flush_in_pieces
+
+
+def _to_whole(text: str) -> str:
+    """Replace halves of characters, for which the whole message would be lost."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _pace(publishers: Any) -> None:

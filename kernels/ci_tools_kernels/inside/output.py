@@ -6,7 +6,7 @@ before a reader could say that it has printed too much. So text goes out in piec
 writer waits, and what one execution sends beyond `FREE` is slowed down.
 
 Kernels outside of sandboxes get it as source text. It runs on any Python from 3.8, and does nothing
-in a kernel that is not ipykernel 7 or like it.
+in a kernel that does not gather its output as ipykernel 6 and 7 do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def install() -> None:
         shell: Any = importlib.import_module("IPython").get_ipython()
     except ImportError:
         return
-    if shell is None or not hasattr(iostream.OutStream, "_rotate_buffers"):
+    known = ("_rotate_buffers", "_flush_buffers", "_schedule_flush")
+    if shell is None or not all(hasattr(iostream.OutStream, name) for name in known):
         return
     iostream.StringIO = Text
     _count(iostream.IOPubThread)

@@ -85,6 +85,7 @@ class Answer:
         self._messages = messages
         self.chunks = Chunks()
         self._size = self._arguments = 0
+        self._is_cut = False
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._calls: list[_OpenCall] = []
@@ -134,22 +135,26 @@ class Answer:
             raise ModelError("server_error", _EMPTY, retryable=True)
         finish = self._normal_finish()
         calls = [Call(id=call.id, name=call.name, arguments=call.text) for call in self._calls]
+        values = [load_object(call.arguments) for call in calls]
         # Some servers write `tool_calls` over the `length` that cut the arguments.
-        objects = {call.id for call in calls if finish != "length" and is_object(call.arguments)}
-        whole = [call for call in calls if call.id in objects]
+        whole = [
+            call
+            for call, value in zip(calls, values, strict=True)
+            if value is not None and finish != "length"
+        ]
+        broken = [call for call in calls if call not in whole]
         if whole and finish == "stop":
             finish = "tool_calls"
         if not self._request.parallel:
             whole = whole[:1]
-        message = self._message() if whole else None
         return TurnDone(
             text="".join(self._texts),
             calls=whole,
-            broken=[call for call in calls if call.id not in objects],
+            broken=broken,
             finish=finish,
             usage=self._to_usage(),
             refusal="".join(self._refusals),
-            message=message,
+            message=self._message(values) if whole else None,
         )
 
     def _measure(self, chunk: AIMessageChunk) -> None:
@@ -196,6 +201,7 @@ class Answer:
             return self._calls[-1] if self._calls else None
         if not self._request.parallel and self._calls:
             # Where parallel calls cannot be forbidden, only the first one counts.
+            self._is_cut = True
             ignored = _OpenCall(index=-1, id="", name=name, provider_id=id)
             if key is not None:
                 self._open[key] = ignored
@@ -226,17 +232,23 @@ class Answer:
             return "refusal"
         return self._finish or ("tool_calls" if self._calls else "stop")
 
-    def _message(self) -> AIMessage | None:
+    def _message(self, values: Sequence[dict[str, Any] | None]) -> AIMessage | None:
+        """Return the provider's own message; None if its words do not fit the calls any more."""
         whole = self.chunks.whole()
-        if whole is None or [call["id"] for call in whole.tool_calls] != [
-            call.id for call in self._calls
-        ]:
-            return None  # with another id the provider's own words fit no longer
+        is_own = all(call.id == call.provider_id for call in self._calls)
+        if whole is None or not is_own or self._is_cut:
+            return None
+        calls = [
+            {"name": call.name, "args": value, "id": call.id, "type": "tool_call"}
+            for call, value in zip(self._calls, values, strict=True)
+        ]
+        if any(call["args"] is None for call in calls):
+            return None
         return AIMessage(
             content=whole.content,
             additional_kwargs=whole.additional_kwargs,
             response_metadata=whole.response_metadata,
-            tool_calls=whole.tool_calls,
+            tool_calls=calls,
             id=whole.id,
         )
 
@@ -274,11 +286,6 @@ class _OpenCall:
     def text(self) -> str:
         """The arguments so far; a call without any has none."""
         return "".join(self.fragments).strip() or "{}"
-
-
-def is_object(arguments: str) -> bool:
-    """Return whether arguments are one complete JSON object."""
-    return load_object(arguments) is not None
 
 
 def _size_of(value: object) -> int:

@@ -6,22 +6,26 @@ from typing import Any, Final
 DEEPEST: Final = 100
 """Objects and arrays in one another; what goes deeper cannot be sent to every provider again."""
 
+MOST: Final = 20_000
+"""Objects and arrays in all; so many that to keep them costs everybody time are no arguments."""
+
 
 def load_object(text: str) -> dict[str, Any] | None:
-    """Return the object that arguments are; None if they are cut off, too deep or no object."""
+    """Return the object that arguments are; None if they are cut off, too much or no object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and _is_shallow(value) else None
+    return value if isinstance(value, dict) and _is_bounded(value) else None
 
 
-def _is_shallow(value: object) -> bool:
-    level = [value]
+def _is_bounded(value: object) -> bool:
+    level, left = [value], MOST
     for _ in range(DEEPEST):
         level = [inner for item in level for inner in _inside(item)]
-        if not level:
-            return True
+        left -= len(level)
+        if not level or left < 0:
+            return left >= 0
     return False
 
 

@@ -6,8 +6,8 @@ ends. Both are quadratic: a provider that sends a hundred kilobytes of arguments
 a hundred thousand pieces, would hold up the event loop, and so everybody, for seconds or minutes.
 Both are done by functions that LangChain looks up in its modules at each call, whichever provider
 it is. While a turn of ours reads its stream (`Chunks.reading`) those two do less: what is not
-complete JSON is no call yet, and what was gathered along the way is not put together again. For
-everybody else in the process they are as they were.
+complete JSON, or large, is no call yet, and what was gathered along the way is not put together
+again. For everybody else in the process they are as they were.
 """
 
 import json
@@ -23,6 +23,9 @@ from langchain_core.outputs import ChatGenerationChunk
 
 AT_ONCE: Final = 64
 """Chunks that are put together to one, which is then one of so many again."""
+
+_LARGE: Final = 50_000
+"""Characters of arguments that are read once, by `Answer.finish`."""
 
 
 class Chunks:
@@ -79,6 +82,8 @@ def _parse(original: Callable[..., Any]) -> Callable[..., Any]:
     def parse(text: str, *args: Any, **options: Any) -> Any:
         if _reading.get() is None:
             return original(text, *args, **options)
+        if len(text) > _LARGE:
+            raise ValueError("not read here")
         return json.loads(text, strict=False)
 
     return parse

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ci_tools.models import new_id
-from ci_tools_assistants.models.arguments import DEEPEST, load_object
+from ci_tools_assistants.models.arguments import DEEPEST, MOST, load_object
 from ci_tools_assistants.models.code_argument import find_code
 from ci_tools_assistants.runs import annotations
 from tests.adapters.assistants.puppet import WEATHER, open_stage
@@ -54,6 +54,12 @@ def test_arguments_that_go_deep_are_no_arguments() -> None:
         assert load_object(nested(depth)) is None
         assert find_code(nested(depth)) is None
     assert load_object('{"a": ' + "[" * 5000) is None
+
+
+def test_arguments_with_very_many_objects_are_no_arguments() -> None:
+    assert load_object(json.dumps({"a": [[]] * (MOST - 1)})) is not None
+    assert load_object(json.dumps({"a": [[]] * MOST})) is None
+    assert load_object(json.dumps({"code": "[]" * MOST})) is not None
 
 
 @pytest.mark.parametrize("depth", [300, 900, 5000])

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import FrameType
 
 import anyio
 import uvicorn
@@ -29,14 +30,41 @@ _KEEP_ALIVE = 65
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve on an open socket until SIGTERM or SIGINT."""
-    # uvicorn raises the signal again when it has stopped: by then there is nothing left to do.
+    stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: None)
+        signal.signal(number, stop.take)
     with open_traces() as traces:
-        anyio.run(_serve_on, listener, settings, traces)
+        anyio.run(_serve_on, listener, settings, traces, stop)
 
 
-async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces) -> None:
+class _Stop:
+    """A signal that comes before uvicorn listens for it.
+
+    uvicorn also raises it again when it has stopped: by then there is nothing left to do.
+    """
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        self._server: uvicorn.Server | None = None
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self._is_wanted = True
+        self._tell()
+
+    def watch(self, server: uvicorn.Server) -> None:
+        """Have a server stopped by such a signal, also one that has come already."""
+        self._server = server
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._is_wanted and self._server is not None:
+            self._server.should_exit = True
+
+
+async def _serve_on(
+    listener: socket.socket, settings: Settings, traces: Traces, stop: _Stop
+) -> None:
     port: int = listener.getsockname()[1]
     run = RunFile(url=_local_url(settings, port), pid=os.getpid(), secret=new_secret())
     # Opened here and not by the app's lifespan, whose errors uvicorn would log with a traceback.
@@ -66,6 +94,7 @@ async def _serve_on(listener: socket.socket, settings: Settings, traces: Traces)
             timeout_graceful_shutdown=_STOP_GRACE,
         )
         server = _Server(config, settings, run)
+        stop.watch(server)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_warm_up, service, server.listening)
             await server.serve(sockets=[listener])

@@ -55,7 +55,7 @@ async def test_a_connection_that_comes_while_it_starts_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Serving, "wait_until_listening", Serving.wait_until_starting)
-    async with serving(tmp_path) as served, httpx2.AsyncClient(timeout=30) as http:
+    async with serving(tmp_path) as served, httpx2.AsyncClient(timeout=60) as http:
         answer = await http.get(f"{served.url}/healthz")
 
     assert answer.status_code == 200
@@ -151,6 +151,14 @@ async def test_a_signal_stops_it_in_order_and_leaves_no_process(
 
     assert served.process.returncode == 0
     assert len(pids) > 1
+
+
+async def test_a_signal_while_it_starts_stops_it(tmp_path: Path) -> None:
+    code, _, errors = await run(tmp_path, "serve", "--port", "0", FAKE_STOP="1")
+
+    assert code == 0
+    assert "stopping" in errors
+    assert not (tmp_path / "state" / "serve.json").exists()
 
 
 async def test_a_signal_during_a_step_stores_the_step(tmp_path: Path) -> None:

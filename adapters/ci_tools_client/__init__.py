@@ -29,6 +29,9 @@ async def open_client(url: str, token: str | None = None) -> "AsyncIterator[Remo
     """Yield the service at the address of `ci-tools serve`, as the principal of the token.
 
     Nothing is sent before the first call. `token` is None where the service asks for none.
+
+    Raises:
+        ConfigurationError: The address or the token cannot be one.
     """
     from ci_tools_client.connection import open_connection
     from ci_tools_client.service import RemoteService

@@ -16,6 +16,7 @@ from ci_tools.errors import (
     ServerUnavailableError,
 )
 from ci_tools.wire import Item, error_from_item
+from ci_tools_client.addresses import check_token, to_base
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach the service."""
@@ -110,7 +111,7 @@ class Connection:
             )
         except httpx2.HTTPError as error:
             raise self._lost(error) from error
-        if response.is_error:
+        if not response.is_success:
             raise self._to_error(response.status_code, response.content)
         return _parse(response.content)
 
@@ -171,7 +172,7 @@ class Connection:
         except httpx2.HTTPError as error:
             raise self._lost(error) from error
         try:
-            if response.is_error and response.status_code != 416:
+            if not response.is_success and response.status_code != 416:
                 raise self._to_error(response.status_code, await self._read(response))
             yield response
         finally:
@@ -266,13 +267,15 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def open_connection(url: str, token: str | None) -> AsyncIterator[Connection]:
-    """Open a connection to the service at a URL, with or without `/v1` at its end."""
-    base = url.rstrip("/")
-    if not base.endswith("/v1"):
-        base += "/v1"
+    """Open a connection to the service at a URL, with or without `/v1` at its end.
+
+    Raises:
+        ConfigurationError: The address or the token cannot be one.
+    """
+    base = to_base(url)
     headers = {"User-Agent": "ci-tools-client"}
     if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
+        headers["Authorization"] = f"Bearer {check_token(token)}"
     async with httpx2.AsyncClient(
         headers=headers,
         # As many as are asked for: each running step and each stream holds one.

@@ -88,7 +88,14 @@ class CodeInterpreterToolkit(BaseToolkit):
         """Make a toolkit whose sessions run on a shared `ci-tools serve`.
 
         The token says whose they are; `ci-tools token create` makes one.
+
+        Raises:
+            ConfigurationError: The address or the token cannot be one.
         """
+        from ci_tools_client.addresses import check_token, to_base  # what `local` does not need
+
+        to_base(url)
+        check_token(token)
 
         def opener() -> Any:
             from ci_tools_client import open_client  # it loads an HTTP client

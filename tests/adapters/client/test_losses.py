@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ci_tools import (
     BackendError,
+    ConfigurationError,
     InvalidArgumentError,
     LimitError,
     RunStep,
@@ -279,6 +280,28 @@ async def test_wrong_addresses_and_tokens_are_told_apart(url: str, tmp_path: Pat
                 await client.list_sessions()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8765", "127.0.0.1:8765", "http//x", "", "ftp://x", "http://", "http://a b"),
+        *("http://[::1", "http://127.0.0.1:99999", "http://x:y", "http://x\n"),
+    ],
+)
+async def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        async with open_client(url, "cit_x"):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("token", ["a b", "cit_ü", "cit_x\n", "\ud83d"])
+async def test_what_is_no_token_is_refused_before_anything_is_sent(token: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        async with open_client("http://127.0.0.1:9", token):
+            raise AssertionError
+
+    assert token not in str(caught.value)
+
+
 async def test_a_caller_that_leaves_before_its_code_was_sent_does_not_wait_long(
     remote: RemoteService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +348,8 @@ async def test_a_caller_that_leaves_a_service_which_does_not_answer_is_held_only
         (418, BackendError),
         (429, LimitError),
         (502, ServerUnavailableError),
+        # A redirection, such as to https, which no token is to follow.
+        (308, BackendError),
     ],
 )
 async def test_errors_of_others_on_the_way_have_fitting_classes(

@@ -228,6 +228,14 @@ def test_shared_service_knows_the_principal_by_the_token() -> None:
         toolkit.act_as("ada")
 
 
+@pytest.mark.parametrize(
+    ("url", "token"), [("localhost:8765", "cit_x"), ("http://localhost:8765", "cit_x\n")]
+)
+def test_address_and_token_are_checked_at_once(url: str, token: str) -> None:
+    with pytest.raises(ConfigurationError):
+        CodeInterpreterToolkit.connect(url, token)
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_forked_process_is_told_to_make_a_toolkit_of_its_own() -> None:
     """The thread that would answer is in the first process only."""

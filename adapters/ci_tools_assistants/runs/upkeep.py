@@ -9,6 +9,7 @@ from typing import Protocol
 import anyio
 
 from ci_tools import CIToolsError
+from ci_tools_assistants.errors import NoSuchObject
 from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.runs import settling
 from ci_tools_assistants.runs.events import Event
@@ -106,23 +107,34 @@ class RunUpkeep:
                 # From here on no other process will: what fails now is tried again here.
                 self._adopted[run["id"]] = (principal, run)
         for principal, run in list(self._adopted.values()):
-            if not self._runs.is_closing:
-                await _attempt(partial(self._take_over, run, principal))
+            if self._runs.is_closing:
+                return
+            await _attempt(partial(self._take_over, run, principal))
 
     async def _take_over(self, run: Object, principal: str) -> None:
-        private = await self._records.get_private(Kind.RUN, run["id"], principal=principal)
+        try:
+            private = await self._records.get_private(Kind.RUN, run["id"], principal=principal)
+        except NoSuchObject:
+            private = {}  # it was deleted, which the next step finds as well
         ended = settling.count_ended(private)
         fate = settling.find_fate(run, ended=ended)
         logger.warning("run %s: its process has ended; it is %s", run["id"], fate)
         if fate == "resume":
-            await self._prepare(run, ended, principal)
-            self._runs.work_on(run, [], principal=principal)
-            is_done = True
+            is_done = await self._resume(run, ended, principal)
         else:
             error = settling.TOO_OFTEN if fate == "failed" else None
             is_done = await self._runs.try_to_end(run, fate, principal, error)
         if is_done:
             del self._adopted[run["id"]]
+
+    async def _resume(self, run: Object, ended: int, principal: str) -> bool:
+        try:
+            await self._prepare(run, ended, principal)
+        except NoSuchObject:
+            logger.info("run %s: deleted before it was taken up", run["id"])
+        else:
+            self._runs.work_on(run, [], principal=principal)
+        return True
 
     async def _prepare(self, run: Object, ended: int, principal: str) -> None:
         """Make a run ready to be taken up; what fails may be done once more."""

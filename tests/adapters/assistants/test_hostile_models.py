@@ -27,7 +27,7 @@ def test_each_link_to_nothing_is_read_once(text: str, monkeypatch: pytest.Monkey
     read: list[str] = []
     readings = annotations._readings
 
-    def count(written: str) -> Iterator[str]:
+    def count(written: str) -> Iterator[annotations._Reading]:
         read.append(written)
         return readings(written)
 

@@ -15,7 +15,7 @@ from ci_tools_assistants.runs import recovery, settling
 from ci_tools_assistants.runs import upkeep as run_upkeep
 from ci_tools_assistants.runs.feeds import Reader
 from ci_tools_assistants.runs.states import move
-from ci_tools_assistants.storage.records import Remove, Write
+from ci_tools_assistants.storage.records import Records, Remove, Write
 from tests.adapters.assistants.api import V1
 from tests.adapters.assistants.desk import SHOW_PIXEL
 from tests.adapters.assistants.puppet import (
@@ -364,3 +364,28 @@ async def test_processes_that_end_in_order_are_not_counted(tmp_path: Path) -> No
 
     assert run["status"] == "completed"
     assert private[settling.RESUMPTIONS] == 1
+
+
+async def test_a_run_that_is_deleted_before_it_is_taken_up_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await leave_speaking(tmp_path, killed=True)
+    adopt = Records.adopt_run
+    taken = anyio.Event()
+
+    async def adopt_and_delete(self: Records, run_id: str, *, lease: str) -> bool:
+        adopted = await adopt(self, run_id, lease=lease)
+        await self.delete_thread(run["thread_id"], principal="local")
+        return adopted
+
+    def forget(message: str, *_: object) -> None:
+        if "deleted before" in message:
+            taken.set()
+
+    monkeypatch.setattr(Records, "adopt_run", adopt_and_delete)
+    monkeypatch.setattr(run_upkeep.logger, "info", forget)
+
+    async with open_stage(tmp_path) as stage:
+        with anyio.fail_after(30):
+            await taken.wait()
+        assert stage.model.requests == []

@@ -4,7 +4,7 @@ import base64
 import binascii
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -41,6 +41,9 @@ class Attachment:
 
     kind: Kind
     name: str
+    is_named: bool = True
+    """Whether the name came with the file; one that did not may be another file's too."""
+
     data: bytes | None = None
     file_id: str | None = None
 
@@ -69,11 +72,12 @@ def _to_attachment(index: int, block: Mapping[str, Any], taken: set[str]) -> Att
     if data is None and file_id is None:
         return None
     media_type = _first_text((inner, block), ("mime_type", "media_type")) or media_type
-    name = _find_name(block, inner) or _make_name(kind, media_type)
+    name = _find_name(block, inner)
     return Attachment(
         index=index,
         kind=kind,
-        name=_unused(name, taken),
+        name=to_unused(name, taken) if name else _make_name(kind, media_type),
+        is_named=name is not None,
         data=data,
         file_id=None if data is not None else file_id,
     )
@@ -119,8 +123,8 @@ def _make_name(kind: Kind, media_type: str | None) -> str:
     return kind + (mimetypes.guess_extension(media_type or "") or "")
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    """Return the name, numbered if another file of the message has it."""
+def to_unused(name: str, taken: Collection[str]) -> str:
+    """Return the name, numbered if another file has it."""
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         stem, suffix = name, ""

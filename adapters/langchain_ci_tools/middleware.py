@@ -40,7 +40,7 @@ from ci_tools.models import File, new_id
 from langchain_ci_tools.access import Action
 from langchain_ci_tools.api import Put, SessionAPI
 from langchain_ci_tools.artifacts import to_step
-from langchain_ci_tools.attachments import Attachment, Kind, find_attachments
+from langchain_ci_tools.attachments import Attachment, Kind, find_attachments, to_unused
 from langchain_ci_tools.content import file_line
 from langchain_ci_tools.failures import explain
 from langchain_ci_tools.images import Images, place_images
@@ -59,6 +59,9 @@ and run it again. Write files for the user into /mnt/data and name them in your 
 
 _LISTED = 50
 """Files in /mnt/data that the model is told of at the beginning of a turn."""
+
+_NAMES = 10_000
+"""Files whose names a file without one must not take."""
 
 _REFUSALS = (FileTooLargeError, InvalidArgumentError, InvalidPathError, LimitError)
 """Errors that a file will meet again in a later turn."""
@@ -279,8 +282,9 @@ async def _stage_message(
 ) -> HumanMessage:
     """Put the files of a message into the session; return it with notes, under the same id."""
     content = [*cast("list[str | dict[str, Any]]", message.content)]
-    for attachment in reversed(find_attachments(content)):
-        note = await _stage(service, session_id, attachment)
+    attachments = find_attachments(content)
+    notes = [await _stage(service, session_id, attachment) for attachment in attachments]
+    for attachment, note in reversed([*zip(attachments, notes, strict=True)]):
         if note is None:
             continue
         stays = attachment.kind in keep and attachment.data is not None
@@ -293,7 +297,11 @@ async def _stage(service: SessionAPI, session_id: str, attachment: Attachment) -
     """Put a file into the session; return the note, or None if it is none of ours."""
     try:
         if attachment.data is not None:
-            file = await service.upload_file(session_id, attachment.name, attachment.data)
+            name = attachment.name
+            if not attachment.is_named:  # a second pasted image is no new version of the first
+                files = await service.list_files(session_id, limit=_NAMES)
+                name = to_unused(name, {file.path for file in files})
+            file = await service.upload_file(session_id, name, attachment.data)
         else:
             assert attachment.file_id is not None
             file = await service.uploads.stage(session_id, attachment.file_id)

@@ -66,7 +66,8 @@ URL = f"data:text/csv;base64,{TEXT}"
 def test_files_are_found_in_every_shape(block: dict[str, Any], name: str) -> None:
     [found] = find_attachments([{"type": "text", "text": "look"}, block])
 
-    assert found == Attachment(index=1, kind="file", name=name, data=DATA)
+    assert (found.index, found.kind, found.name, found.data) == (1, "file", name, DATA)
+    assert found.is_named is not name.startswith("file")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,8 @@ def test_files_are_found_in_every_shape(block: dict[str, Any], name: str) -> Non
     ],
 )
 def test_images_are_found_in_every_shape(block: dict[str, Any], name: str) -> None:
-    assert find_attachments([block]) == [Attachment(index=0, kind="image", name=name, data=DATA)]
+    expected = Attachment(index=0, kind="image", name=name, is_named=False, data=DATA)
+    assert find_attachments([block]) == [expected]
 
 
 @pytest.mark.parametrize(

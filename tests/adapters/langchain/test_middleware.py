@@ -122,6 +122,24 @@ def test_images_are_staged_and_stay_for_the_model(
     assert toolkit.download_file("image.png", config) == base64.b64decode(PIXEL)
 
 
+def test_images_without_a_name_replace_none_of_earlier_turns(
+    toolkit: CodeInterpreterToolkit, model: ScriptedModel, config: RunnableConfig
+) -> None:
+    image = {"type": "image", "base64": PIXEL, "mime_type": "image/png"}
+    agent = to_agent(toolkit, model)
+
+    agent.invoke(ask(image), config)
+    toolkit.upload_file("image.png", b"changed", config)
+    done = agent.invoke(ask(image, image), config)
+
+    names = [file.path for file in toolkit.list_files(config)]
+    assert names == ["image-2.png", "image-3.png", "image.png"]
+    assert toolkit.download_file("image.png", config) == b"changed"
+    assert [block["text"].split()[2] for block in done["messages"][-2].content[1::2]] == [
+        *("/mnt/data/image-2.png", "/mnt/data/image-3.png")
+    ]
+
+
 def test_images_are_staged_once(
     toolkit: CodeInterpreterToolkit, model: ScriptedModel, config: RunnableConfig
 ) -> None:

@@ -74,7 +74,8 @@ def is_current(folder: Path, *, requirements: Path | None = None) -> bool:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from building in `folder` meanwhile; waits for one that does."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    # It may be the first to make the state directory, which is closed to other users.
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,7 +99,7 @@ def build_environment(
     """
     description = _describe(requirements)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     report(f"Creating an environment for kernels in {folder}")
     _run([sys.executable, "-m", "venv", str(folder)], report)
     python = folder / "bin" / "python"

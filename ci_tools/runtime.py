@@ -12,6 +12,7 @@ import anyio
 
 from ci_tools.engine import Engine
 from ci_tools.errors import ConfigurationError
+from ci_tools.extras import install_command
 from ci_tools.kernel import KernelBackend
 from ci_tools.limits import RateLimiter
 from ci_tools.live import CLOSE_GRACE
@@ -107,14 +108,14 @@ def load_backend(settings: Settings) -> KernelBackend:
         known = ", ".join(sorted(entry_points(group="ci_tools.backends").names)) or "none"
         raise ConfigurationError(
             f"There is no backend {settings.backend!r} (installed: {known}). "
-            "Jupyter's comes with: pip install 'code-interpreter-tools[jupyter]'."
+            f"Jupyter's comes with: {install_command('jupyter')}."
         )
     try:
         backend_type = next(iter(found)).load()
     except ImportError as error:
         raise ConfigurationError(
             f"The backend {settings.backend!r} lacks the package {error.name!r}: "
-            f"pip install 'code-interpreter-tools[{settings.backend}]'."
+            f"{install_command(settings.backend)}."
         ) from error
     create: Callable[[Settings], KernelBackend] = backend_type.from_settings
     return create(settings)

@@ -8,6 +8,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ci_tools.extras import install_command
+
 if TYPE_CHECKING:
     from ci_tools_assistants.app import AssistantsApp
 
@@ -33,9 +35,9 @@ def load_assistants(
         if error.name is None or error.name.startswith("ci_tools"):
             raise
         logger.info(
-            "the Assistants API is not served, as the package %s is missing: "
-            "pip install 'code-interpreter-tools[assistants]'",
+            "the Assistants API is not served, as the package %s is missing: %s",
             error.name,
+            install_command("assistants"),
         )
         return None
     if not has_models:

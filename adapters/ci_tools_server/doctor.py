@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ci_tools import CIToolsError, SessionService, Settings, StepStatus, open_service
+from ci_tools.extras import install_command
 from ci_tools_kernels import probe
 from ci_tools_server.kernels import (
     KernelEnvironment,
@@ -194,7 +195,7 @@ def _look_at_models(settings: Settings) -> list[Finding]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ci_tools"):
             raise
-        text = "not installed: pip install 'code-interpreter-tools[assistants]'"
+        text = f"not installed: {install_command('assistants')}"
         return [Finding(state="ok", subject=subject, text=text)]
     if not settings.models:
         text = "has no model: runs fail, all else works"
@@ -249,7 +250,7 @@ async def _look_at_servers(
     for server in servers:
         subject = f"Jupyter Server {server!r}"
         advice = (
-            f"{sys.executable} -m pip install 'code-interpreter-tools[mcp]'"
+            f"{sys.executable} -m {install_command('mcp')}"
             if server == "embedded"
             else "Check its address, its token, and that it runs."
         )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ci_tools import RunStep, StepStatus
+from ci_tools.extras import install_command
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -81,8 +82,8 @@ def open_traces() -> Iterator[Traces]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         logger.warning(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but no traces are sent: "
-            "pip install 'code-interpreter-tools[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but no traces are sent: %s",
+            install_command("otel"),
         )
         yield Traces()
         return

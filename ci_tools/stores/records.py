@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ci_tools.errors import ConfigurationError, NotFoundError
+from ci_tools.extras import install_command
 from ci_tools.models import File, KernelRef, RunStep, Session
 from ci_tools.settings import Settings
 from ci_tools.stores import access, files, loose, placements, sessions, steps
@@ -529,7 +530,7 @@ def _open_database(url: str | URL) -> AbstractAsyncContextManager[Database]:
                 from ci_tools.stores.postgresql import open_postgresql
             except ImportError as exc:
                 raise ConfigurationError(
-                    "PostgreSQL needs asyncpg: pip install 'code-interpreter-tools[postgres]'."
+                    f"PostgreSQL needs asyncpg: {install_command('postgres')}."
                 ) from exc
             return open_postgresql(parsed)
         case name:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ci_tools import ConfigurationError
+from ci_tools.extras import install_command
 from ci_tools_server.demo import check_demo, find_data
 from ci_tools_server.demo.analysis import DATA
 from ci_tools_server.run_file import RunFile, find_run
@@ -53,8 +54,7 @@ def run_demo(directory: Path) -> None:
     check_demo(directory)
     if importlib.util.find_spec("langchain_openai") is None:
         raise ConfigurationError(
-            "The Assistants API lacks its packages: "
-            "pip install 'code-interpreter-tools[assistants]'"
+            f"The Assistants API lacks its packages: {install_command('assistants')}"
         )
     with tempfile.TemporaryDirectory(prefix="ci-tools-demo-") as state_dir:
         anyio.run(_run, Console(highlight=False), directory, Path(state_dir))

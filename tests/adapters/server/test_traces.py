@@ -63,4 +63,4 @@ def test_without_the_extra_a_warning_says_what_to_install(
     with caplog.at_level(logging.WARNING), open_traces():
         pass
 
-    assert "code-interpreter-tools[otel]" in caplog.text
+    assert "[otel]'" in caplog.text

@@ -46,10 +46,14 @@ def _explain(error: Exception) -> str:
 
 def _explain_setting(problem: "ErrorDetails") -> str:
     name, *keys = [str(part) for part in problem["loc"]] or [""]
-    where = f"CI_TOOLS_{name.upper()}" if name else "values"
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        text = "There is no such key; docs/configuration.md and docs/models.md name them all."
+    if not name:
+        return f"ci-tools: {text}"
     inside = f", {' → '.join(keys)}" if keys else ""
     # Never the value: it may be a token.
-    return f"ci-tools: setting {where}{inside}: {problem['msg']}"
+    return f"ci-tools: setting CI_TOOLS_{name.upper()}{inside}: {text}"
 
 
 if __name__ == "__main__":

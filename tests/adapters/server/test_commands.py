@@ -1,4 +1,5 @@
 import json
+import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ci_tools_kernels.environment import locked
 from ci_tools_server.commands import application
 from tests.adapters.server.processes import REAL, run
 
@@ -86,6 +88,14 @@ async def test_kernels_are_installed_for_another_server(tmp_path: Path) -> None:
     assert status == 0
     assert "isolation: namespaces" in out
     assert "memory: " in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of folders are POSIX's")
+def test_a_state_directory_that_a_build_makes_is_closed_to_other_users(tmp_path: Path) -> None:
+    with locked(tmp_path / "state" / "kernel-env"):
+        pass
+
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
 async def test_what_kernels_cannot_use_is_one_clear_line(tmp_path: Path) -> None:
@@ -187,3 +197,24 @@ async def test_the_stdio_server_explains_itself_too(tmp_path: Path) -> None:
     assert code == 0
     assert "--no-default-session" in out
     assert " mcp " in CliRunner().invoke(application, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CI_TOOLS_MODELS", '{"default": ', "The variable CI_TOOLS_MODELS must be JSON"),
+        ("CI_TOOLS_CONFIG", "/no/such.toml", "The file /no/such.toml that CI_TOOLS_CONFIG names"),
+        (
+            "CI_TOOLS_MODELS",
+            '{"default": {"use": "openai:x", "base_ur": "y"}}',
+            "setting CI_TOOLS_MODELS, default → base_ur: There is no such key",
+        ),
+    ],
+)
+async def test_a_wrong_setting_is_one_line_in_our_words(
+    tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    code, _, errors = await run(tmp_path, "token", "list", **{name: value})
+
+    assert code == 1
+    assert errors.startswith(f"ci-tools: {said}")

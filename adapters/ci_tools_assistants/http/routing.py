@@ -37,6 +37,12 @@ PREFIXES = ("/openai/v1", "/v1", "/openai", "")
 AZURE_V2 = "2024-05-01"
 """The date of Azure's API (`api-version`) with which its Assistants became version 2."""
 
+_OTHER_APIS = re.compile(r"/(chat|completions|responses|embeddings|images|audio|moderations)(/|$)")
+_ELSEWHERE = (
+    "This service answers the Assistants API, files and containers. For OpenAI's other APIs use a "
+    "second client, without this service's address."
+)
+
 _DATE = re.compile(r"20\d\d-\d\d-\d\d")
 
 _PATH = ":path"
@@ -173,7 +179,8 @@ class Router:
                 "(HINT: Perhaps you meant to use a different HTTP method?)",
                 code="method_not_supported",
             )
-        raise ApiError(404, f"Invalid URL ({method} {path[:200]})")
+        hint = f". {_ELSEWHERE}" if _OTHER_APIS.search(path) else ""
+        raise ApiError(404, f"Invalid URL ({method} {path[:200]}){hint}")
 
     def methods_of(self, path: str) -> set[str]:
         """Return the methods that a path takes, none for an unknown one."""

@@ -31,6 +31,17 @@ async def test_an_unknown_path_is_a_404_in_json(client: ApiClient, path: str) ->
     assert error["message"] == f"Invalid URL (GET /v1{path})"
 
 
+@pytest.mark.parametrize("path", ["/chat/completions", "/embeddings", "/responses"])
+async def test_a_call_of_another_api_is_told_where_that_is_not(
+    client: ApiClient, path: str
+) -> None:
+    status, error = await client.refused("POST", path, json={})
+
+    assert status == 404
+    assert error["message"].startswith(f"Invalid URL (POST /v1{path}). This service answers")
+    assert "second client" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("DELETE", "/assistants"), ("PUT", "/assistants/a"), ("GET", "/threads/t/runs/r/cancel")],

@@ -3,6 +3,7 @@ import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -214,7 +215,9 @@ async def test_the_stdio_server_explains_itself_too(tmp_path: Path) -> None:
 async def test_a_wrong_setting_is_one_line_in_our_words(
     tmp_path: Path, name: str, value: str, said: str
 ) -> None:
-    code, _, errors = await run(tmp_path, "token", "list", **{name: value})
+    variables: dict[str, Any] = {name: value}
+
+    code, _, errors = await run(tmp_path, "token", "list", **variables)
 
     assert code == 1
     assert errors.startswith(f"ci-tools: {said}")

@@ -118,7 +118,8 @@ class RunUpkeep:
             private = {}  # it was deleted, which the next step finds as well
         ended = settling.count_ended(private)
         fate = settling.find_fate(run, ended=ended)
-        logger.warning("run %s: its process has ended; it is %s", run["id"], fate)
+        outcome = "resumed" if fate == "resume" else fate
+        logger.warning("run %s: its process has ended; it is %s", run["id"], outcome)
         if fate == "resume":
             is_done = await self._resume(run, ended, principal)
         else:

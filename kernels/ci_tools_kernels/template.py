@@ -25,6 +25,9 @@ ENTRY_POINT = Path(__file__).with_name("inside") / "main.py"
 START_TIMEOUT = 60.0
 """Seconds until a template must be ready: a first import without bytecode is slow."""
 
+END_TIMEOUT = 5.0
+"""Seconds that a template and its sandboxes have to end."""
+
 SPAWN_TIMEOUT = 20.0
 """Seconds until a sandbox must exist."""
 
@@ -241,12 +244,12 @@ class Template:
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=END_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         # What waits for the sandboxes' ends gives back what they held.
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=END_TIMEOUT)
 
     def _read(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -254,6 +257,10 @@ class Template:
             while self._read_once(selector):
                 pass
         self._link.close()
+        # The socket closes first; when the process has ended, all of its sandboxes have. What they
+        # held (control groups) can be given back only then, which takes a while on a busy machine.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_TIMEOUT)
         self._fail(TemplateError("The template process ended."))
 
     def _read_once(self, selector: selectors.BaseSelector) -> bool:

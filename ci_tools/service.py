@@ -188,12 +188,13 @@ class SessionService:
     async def get_session(self, session_id: str) -> Session:
         """Return a session."""
         self._admit()
-        return await self._session(session_id)
+        return self._as_it_is(await self._session(session_id))
 
     async def list_sessions(self) -> list[Session]:
         """List the principal's sessions, last used first."""
         self._admit()
-        return await self._engine.records.list_sessions(principal=self.principal)
+        stored = await self._engine.records.list_sessions(principal=self.principal)
+        return [self._as_it_is(session) for session in stored]
 
     async def close_session(self, session_id: str) -> None:
         """Stop the session's kernel and delete its folder, files and steps."""
@@ -697,6 +698,13 @@ class SessionService:
 
     async def _session(self, session_id: str) -> Session:
         return await self._engine.records.get_session(session_id, principal=self.principal)
+
+    def _as_it_is(self, session: Session) -> Session:
+        """Return the session without a kernel that ended with its server, noted or not."""
+        # Who asks right after a start would else be told of a kernel of the process before.
+        if session.kernel is None or self._engine.backend.may_live(session.kernel):
+            return session
+        return replace(session, kernel=None)
 
     def _live(self, session: Session) -> LiveSession:
         return get_live(self._engine, session)

@@ -105,9 +105,13 @@ async def test_session_whose_kernel_is_gone_does_not_seem_to_have_one(
         await service.run_code(session.id, "1")
 
     async with open_service(settings, backend=FakeBackend(tmp_path / "f")) as service:
+        # At once, and not only when it has been noted, which takes its time.
+        [listed] = await service.list_sessions()
+        assert listed.kernel is None
+        assert (await service.get_session(session.id)).kernel is None
 
         async def noted() -> bool:
-            return (await service.get_session(session.id)).kernel is None
+            return (await service.measure_load()).kernels == 0
 
         await _until(noted)
 

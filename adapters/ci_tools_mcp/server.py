@@ -39,6 +39,7 @@ session_id again: variables, imports and files in /mnt/data (the working directo
 If a result says that the kernel was restarted, variables are lost; files are kept.
 If a result says that code still runs, call get_run_step with its step_id; do not run it again.
 Save tables and plots as files in /mnt/data for the user; show plots to see them yourself.
+Do not count on access to the internet: what code cannot download, ask the user for as a file.
 After a break, list_sessions and list_run_steps tell what there is."""
 
 WAIT_LIMIT = 50.0

@@ -66,8 +66,22 @@ async def recover(files: FileRecords, step: RunStep | None, shown: Sequence[Obje
     for output in step.outputs:
         await cell.add(output)
     await cell.finish(step, ending=CUT_OFF if was_cut(step) else None)
+    if was_cut(step) and _count_logs(shown) + len(CUT_OFF) >= _count_logs(cell.outputs):
+        # What was stored with the call last is newer than what the core could keep.
+        return Recovered(outputs=_add_logs(shown, CUT_OFF), step=step)
     lost = [{"type": "image", "image": {"file_id": file_id}} for file_id in left]
     return Recovered(outputs=[*cell.outputs, *lost], step=step)
+
+
+def _count_logs(outputs: Sequence[Object]) -> int:
+    return sum(len(output["logs"]) for output in outputs if output["type"] == "logs")
+
+
+def _add_logs(outputs: Sequence[Object], text: str) -> list[Object]:
+    if not outputs or outputs[-1]["type"] != "logs":
+        return [*outputs, {"type": "logs", "logs": text}]
+    *before, last = outputs
+    return [*before, {"type": "logs", "logs": f"{last['logs']}\n{text}"}]
 
 
 async def fill_step(

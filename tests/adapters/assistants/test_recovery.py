@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from ci_tools import SessionService, StepStatus
+from ci_tools_assistants.files.records import FileRecords
 from ci_tools_assistants.objects import Kind, Object, now
 from ci_tools_assistants.runs import recovery, settling
 from ci_tools_assistants.runs import upkeep as run_upkeep
@@ -192,6 +193,23 @@ async def test_images_that_were_stored_keep_their_files(tmp_path: Path) -> None:
 
     assert [output for output in outputs_in(step) if output["type"] == "image"] == [image]
     assert first["image_file"]["file_id"] == image["image"]["file_id"]
+
+
+async def test_what_was_stored_last_stays_if_the_core_has_less(tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as stage:
+        session = await stage.api.service.create_session()
+        step = await stage.api.service.run_code(session.id, "print('one')")
+        cut = replace(step, status=StepStatus.CANCELLED)
+        files = FileRecords(stage.api.service, stage.api.records)
+        image = {"type": "image", "image": {"file_id": "file-1"}}
+        logs = {"type": "logs", "logs": "one\ntwo"}
+
+        found = await recovery.recover(files, cut, [image, logs])
+
+    assert found.outputs == [
+        image,
+        {"type": "logs", "logs": f"one\ntwo\n{recovery.CUT_OFF}"},
+    ]
 
 
 async def test_code_that_was_not_begun_is_not_run(tmp_path: Path) -> None:

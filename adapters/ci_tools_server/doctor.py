@@ -101,8 +101,10 @@ def _look_at_installation() -> Iterator[Finding]:
 def _look_at_kernels(environment: KernelEnvironment, settings: Settings) -> Iterator[Finding]:
     """Say what kernels on this machine run in, and what holds them."""
     policy = find_policy(settings)
+    # Nobody builds an interpreter that was named; an environment of ours is made when it is wanted.
+    is_lost = environment.python is None and environment.folder is None
     yield Finding(
-        state="warn" if advise(environment) else "ok",
+        state="fail" if is_lost else "warn" if advise(environment) else "ok",
         subject="kernel environment",
         text=describe(environment),
         advice=advise(environment),

@@ -54,6 +54,9 @@ class KernelEnvironment:
     current: bool
     """Whether it was built from the list of packages that this version has."""
 
+    named: Path | None = None
+    """The interpreter that the operator named."""
+
     version: str = ""
     missing: tuple[str, ...] = ()
     """Of ipykernel and what kernels import ahead."""
@@ -64,9 +67,9 @@ class KernelEnvironment:
 
 def find_environment(settings: Settings) -> KernelEnvironment:
     """Look at the environment that the settings name."""
-    if settings.kernel_python is not None:
+    named = settings.kernel_python and settings.kernel_python.expanduser().absolute()
+    if named is not None:
         folder, current = None, True
-        named = settings.kernel_python.expanduser().absolute()
         python = named if named.exists() else None
     elif settings.isolation == "none":
         folder, current, python = None, True, Path(sys.executable)
@@ -76,7 +79,7 @@ def find_environment(settings: Settings) -> KernelEnvironment:
         current = is_current(folder, requirements=settings.kernel_requirements)
     looked = _look(python) if python is not None else None
     if python is None or looked is None:
-        return KernelEnvironment(folder=folder, python=None, current=False)
+        return KernelEnvironment(folder=folder, python=None, current=False, named=named)
     version, packages = looked
     return KernelEnvironment(
         folder=folder,
@@ -176,7 +179,9 @@ def show_status(settings: Settings) -> int:
 def describe(environment: KernelEnvironment) -> str:
     """Say what the environment is, in a line."""
     if environment.python is None:
-        return f"not built in {environment.folder}" if environment.folder else "not there"
+        if environment.folder is None:
+            return f"{environment.named} is not there, or no Python that can be started"
+        return f"not built in {environment.folder}"
     parts = [f"Python {environment.version} at {environment.python}"]
     if not environment.current:
         parts.append("built from another list of packages")
@@ -189,7 +194,7 @@ def describe(environment: KernelEnvironment) -> str:
 def advise(environment: KernelEnvironment) -> str:
     """Say what to do about the environment; empty if it is as it should be."""
     if environment.python is None and environment.folder is None:
-        return "Check CI_TOOLS_KERNEL_PYTHON: it must name an interpreter."
+        return "Set CI_TOOLS_KERNEL_PYTHON to a Python that has ipykernel, or unset it."
     if environment.python is None:
         return "ci-tools kernels install (a minute or more; else the first session waits for it)"
     if not environment.current:

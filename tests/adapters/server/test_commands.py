@@ -91,6 +91,14 @@ async def test_kernels_are_installed_for_another_server(tmp_path: Path) -> None:
     assert "memory: " in out
 
 
+async def test_the_doctor_fails_if_the_interpreter_of_kernels_is_not_there(tmp_path: Path) -> None:
+    code, out, _ = await run(tmp_path, "doctor", command=REAL, CI_TOOLS_KERNEL_PYTHON="/no/python")
+
+    assert code == 1
+    assert "fail kernel environment: /no/python is not there" in out
+    assert "→ Set CI_TOOLS_KERNEL_PYTHON" in out
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="modes of folders are POSIX's")
 def test_a_state_directory_that_a_build_makes_is_closed_to_other_users(tmp_path: Path) -> None:
     with locked(tmp_path / "state" / "kernel-env"):

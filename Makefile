@@ -57,7 +57,7 @@ $(BIN)/python:
 
 # A stamp is newer than pyproject.toml as long as what it declares is installed.
 $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing ci-tools with what the demo needs …"
+	@echo "Installing ci-tools with what the demo needs (once; some minutes) …"
 	@$(PIP) --editable '.[mcp,data]'
 	@$(COMPILE)
 	@touch $@

@@ -104,7 +104,7 @@ def build_environment(
     _run([sys.executable, "-m", "venv", str(folder)], report)
     python = folder / "bin" / "python"
     wanted = [*PACKAGES, *(("-r", str(requirements)) if requirements else ())]
-    report(f"Installing {len(PACKAGES)} packages")
+    report(f"Installing {len(PACKAGES)} packages (some minutes)")
     _run([str(python), "-m", "pip", "install", "--no-input", "--compile", *wanted], report)
     report("Preparing fonts")
     _run([str(python), "-c", "import matplotlib.pyplot"], report)

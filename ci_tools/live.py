@@ -37,6 +37,7 @@ from ci_tools.errors import (
     CIToolsError,
     KernelDiedError,
     KernelLostError,
+    KernelStartError,
     NotFoundError,
     ServiceClosedError,
     StoreError,
@@ -143,6 +144,7 @@ class LiveSession:
         self._workspace: Workspace | None = None
         self._seen: dict[str, FileStat] | None = None
         self._connected = anyio.Event()
+        self._starting: anyio.CancelScope | None = None
         self.ended = anyio.Event()
         """Set when the task is over."""
 
@@ -384,6 +386,8 @@ class LiveSession:
             except KernelLostError:
                 session = await self._drop_kernel(session, "it had ended")
             except CIToolsError as error:
+                if running.stop:
+                    return to_stopped(running, "No kernel was started.")
                 logger.warning("session %s: no kernel: %s", session.id, error)
                 return to_failure("start_failed", str(error))
         return to_failure("start_failed", "The kernel was lost twice in a row; try again.")
@@ -407,6 +411,9 @@ class LiveSession:
                 await anyio.sleep(_LOOK)
                 doing = self._engine.backend.preparation()
                 running.update(replace(running.step, notices=(doing,) if doing else ()))
+                if doing and running.stop and self._starting is not None:
+                    # It would take minutes, and there is no kernel yet that could be left behind.
+                    self._starting.cancel()
 
     async def _execute(
         self, running: RunningStep, kernel: Kernel, session: Session, attempt: int
@@ -497,16 +504,18 @@ class LiveSession:
 
     async def _start_kernel(self, session: Session) -> Session:
         backend, records = self._engine.backend, self._engine.records
-        ref = await backend.start_kernel(
-            KernelRequest(
-                session_id=session.id,
-                server=session.server,
-                kernelspec=session.kernelspec,
-                epoch=session.epoch + 1,
-                network=session.network and limit_network(self._engine.settings, session.network),
-                environment=await find_environment(self._engine, session),
-            )
+        request = KernelRequest(
+            session_id=session.id,
+            server=session.server,
+            kernelspec=session.kernelspec,
+            epoch=session.epoch + 1,
+            network=session.network and limit_network(self._engine.settings, session.network),
+            environment=await find_environment(self._engine, session),
         )
+        with anyio.CancelScope() as self._starting:
+            ref = await backend.start_kernel(request)
+        if self._starting.cancelled_caught:
+            raise KernelStartError("No kernel was started: nobody waited for it any more.")
         try:
             stored = await records.set_kernel(
                 session.id,

@@ -9,9 +9,15 @@ import json
 import os
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import (
+    NATIVE_KERNEL_NAME,
+    KernelSpec,
+    KernelSpecManager,
+    NoSuchKernel,
+)
 from jupyter_server._tz import utcnow
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.serverapp import ServerApp
@@ -25,6 +31,8 @@ from tornado.ioloop import IOLoop
 from traitlets import Dict, Unicode
 from traitlets.config import Config
 from traitlets.utils.importstring import import_item
+
+from ci_tools_jupyter.waiting import WAITING_PROCESSES, Kind
 
 NUDGE_INTERVAL = 0.02
 """Seconds between requests that make a new kernel show it is there; stock servers wait 0.5."""
@@ -41,6 +49,9 @@ START_WAIT = 40.0
 
 PROVISIONER = "ci-tools-sandbox"
 """The kernel provisioner (an entry point) that starts sandboxed kernels."""
+
+POOL_PROVISIONER = "ci-tools-waiting"
+"""The kernel provisioner (an entry point) of kernels without a sandbox; `waiting.py`."""
 
 EXTENSION = "ci_tools_kernels.extension"
 """The server extension that says how kernels are held, and runs commands beside them."""
@@ -64,6 +75,10 @@ REMEDY = (
 
 SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 """What our side speaks."""
+
+
+_OWN_PYTHON = (sys.executable, "python", "python3", "python{}.{}".format(*sys.version_info))
+"""Names in kernelspecs that stand for the server's own interpreter, as jupyter_client has it."""
 
 
 class OneKernelspec(KernelSpecManager):
@@ -104,14 +119,26 @@ class InstalledKernelspecs(KernelSpecManager):
 
     python = Unicode(config=True, help="The interpreter of kernels of the native kernelspec.")
     environment = Dict(config=True, help="Variables of all kernels.")
+    pool = Dict(config=True, help="What the provisioner of waiting processes is told.")
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return a kernelspec."""
         spec = super().get_kernel_spec(kernel_name)
-        if spec.argv and spec.argv[0] == sys.executable:
+        if spec.argv and spec.argv[0] in _OWN_PYTHON:
             spec.argv[0] = self.python
+            pool = {"provisioner_name": POOL_PROVISIONER, "config": dict(self.pool)}
+            spec.metadata = {"kernel_provisioner": pool, **spec.metadata}
         spec.env = {**spec.env, **self.environment}
         return spec
+
+    def fill_pool(self) -> None:
+        """Let the first processes wait, before anybody asks for a kernel."""
+        with suppress(NoSuchKernel):
+            spec = self.get_kernel_spec(NATIVE_KERNEL_NAME)
+            environment = {**os.environ, **spec.env}
+            kind = Kind.of(spec.argv, environment, self.pool.get("preload", ()))
+            if kind is not None and sys.platform != "win32":
+                WAITING_PROCESSES.fill(kind, self.pool.get("size", 0))
 
 
 class TellingConnection:
@@ -260,6 +287,8 @@ def run_app(options: dict[str, Any], ready: int) -> None:
         os.close(ready)
 
     app.io_loop.add_callback(announce)  # it listens by then: that was added before
+    if isinstance(app.kernel_spec_manager, InstalledKernelspecs):
+        app.io_loop.add_callback(app.kernel_spec_manager.fill_pool)
     app.start()
 
 
@@ -270,7 +299,7 @@ def list_own_processes() -> set[int]:
     manager = getattr(ServerApp.instance(), "kernel_manager", None)
     kernels = list(getattr(manager, "_kernels", {}).values())
     found = {getattr(getattr(kernel, "provisioner", None), "pid", None) for kernel in kernels}
-    return {pid for pid in found if pid is not None}
+    return {pid for pid in found if pid is not None} | WAITING_PROCESSES.list_pids()
 
 
 def _make_connection(*, sandboxed: bool) -> type:
@@ -299,6 +328,11 @@ def _to_config(options: dict[str, Any]) -> Config:
     config.OneKernelspec.python = config.InstalledKernelspecs.python = options["python"]
     config.OneKernelspec.policy = {**options["policy"], "environment": options["environment"]}
     config.InstalledKernelspecs.environment = options["environment"]
+    policy = options["policy"]
+    config.InstalledKernelspecs.pool = {
+        "size": policy.get("pool", 0),
+        "preload": policy.get("preload", []),
+    }
     config.IdentityProvider.token = options["token"]
     config.ZMQChannelsWebsocketConnection.limit_rate = False
     config.FileContentsManager.update(allow_hidden=True, delete_to_trash=False)

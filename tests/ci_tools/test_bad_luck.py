@@ -330,6 +330,31 @@ async def test_step_says_what_its_kernel_waits_for_while_it_waits(
     assert finished.notices == ()
 
 
+async def test_step_does_not_wait_for_an_environment_that_it_needs_no_more(
+    settings: Settings, tmp_path: Path
+) -> None:
+    backend = _SlowStart(tmp_path / "folders")
+    backend.preparing = "The environment is being built."
+    with anyio.fail_after(10):
+        async with open_service(settings, backend=backend) as service:
+            steps = []
+            for _ in range(2):
+                session = await service.create_session()
+                backend.starting = anyio.Event()
+                steps.append(await service.submit_code(session.id, "1"))
+                await backend.starting.wait()
+
+            cancelled = await service.cancel_run_step(steps[0].id)
+
+    assert backend.started == 0
+    assert cancelled.error is not None
+    assert cancelled.error.message == "The step was cancelled. No kernel was started."
+    async with open_service(settings, backend=FakeBackend(tmp_path / "folders")) as service:
+        closed = await service.get_run_step(steps[1].id)
+    assert closed.error is not None
+    assert closed.error.message == "The service was stopped; run the code again."
+
+
 async def test_kernel_that_starts_while_its_session_is_closed_is_stopped(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -139,17 +139,18 @@ async def test_without_a_sandbox_kernels_run_on_the_chosen_interpreter_with_its_
     tmp_path: Path,
 ) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nCHOSEN=this exec {sys.executable} "$@"\n')
     python.chmod(0o700)
     kernels = EmbeddedKernels(isolation="none", python=python, environment={"API_KEY": "given"})
     backend = JupyterBackend(state_dir=tmp_path, kernels=kernels)
     async with backend.open():
         ref = await start(backend)
         async with backend.connect(ref) as kernel:
-            outcome = await run(kernel, "import os, sys\nprint(os.environ['API_KEY'], sys.argv)")
+            code = "import os, sys\nprint(os.environ['API_KEY'], os.environ['CHOSEN'], sys.argv)"
+            outcome = await run(kernel, code)
         assert backend.isolation(ref.server) == "none"
 
-    assert outcome.text().startswith("given ")
+    assert outcome.text().startswith("given this ")
 
 
 async def test_an_environment_that_was_built_is_used(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import anyio
 
 from ci_tools import Settings, open_service
 from ci_tools.testing import FakeBackend
@@ -48,6 +51,21 @@ class Served:
     def variables(self) -> dict[str, str]:
         """What official clients read from the environment."""
         return {"OPENAI_BASE_URL": self.url, "OPENAI_API_KEY": KEY}
+
+
+def make_keys(folder: Path, *names: str) -> list[str]:
+    """Return a key for each principal of a service that does not run yet.
+
+    This is done in a thread: the one of the tests may have an event loop already.
+    """
+
+    async def make() -> list[str]:
+        settings = Settings(state_dir=folder / "state")
+        async with open_service(settings, backend=FakeBackend(folder / "none")) as service:
+            return [(await service.act_as(name).create_token())[1] for name in names]
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(anyio.run, make).result()
 
 
 @contextmanager

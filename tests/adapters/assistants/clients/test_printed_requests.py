@@ -7,15 +7,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from ci_tools import Settings, open_service
-from ci_tools.testing import FakeBackend
 from tests.adapters.assistants.clients.environments import HERE, Environment, node, old_python
 from tests.adapters.assistants.clients.printed import CODE_TOOL, answer
 from tests.adapters.assistants.clients.printed_requests import (
@@ -30,7 +26,7 @@ from tests.adapters.assistants.clients.printed_requests import (
     missing_keys,
 )
 from tests.adapters.assistants.clients.scripts import run_script
-from tests.adapters.assistants.clients.serving import Served, served_api
+from tests.adapters.assistants.clients.serving import Served, make_keys, served_api
 from tests.adapters.assistants.clients.test_samples import HERE_AND_NOW, SHELL
 from tests.adapters.assistants.contract.world import World
 from tests.adapters.assistants.scripted.script import CallTool, Request, Turn, turn
@@ -79,16 +75,9 @@ class Serving:
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("requests")
-    key = anyio.run(partial(make_key, folder))
+    [key] = make_keys(folder, "ada")
     with served_api(folder, call_functions, **SETTINGS) as served:
         yield Serving(served=served, key=key)
-
-
-async def make_key(folder: Path) -> str:
-    """Return a key for a principal of a service that is not running yet."""
-    settings = Settings(state_dir=folder / "state")
-    async with open_service(settings, backend=FakeBackend(folder / "none")) as service:
-        return (await service.act_as("ada").create_token())[1]
 
 
 def call_functions(request: Request) -> Turn:

@@ -2,19 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
 
-from ci_tools import Settings, open_service
-from ci_tools.testing import FakeBackend
 from ci_tools_assistants.http.openapi import to_document
 from ci_tools_assistants.operations import all_operations
-from tests.adapters.assistants.clients.serving import Served, served_api
+from tests.adapters.assistants.clients.serving import Served, make_keys, served_api
 from tests.adapters.assistants.contract.specification import METHODS
 from tests.adapters.assistants.contract.world import World
 
@@ -38,17 +33,11 @@ PREFIXES = {
 }
 
 
-async def make_tokens(folder: Path) -> dict[str, str]:
-    """Return a key for each of two principals of a service that is not running yet."""
-    settings = Settings(state_dir=folder / "state")
-    async with open_service(settings, backend=FakeBackend(folder / "none")) as service:
-        return {name: (await service.act_as(name).create_token())[1] for name in ("alice", "bob")}
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, dict[str, str]]]:
     folder = tmp_path_factory.mktemp("foreign")
-    tokens = anyio.run(partial(make_tokens, folder))
+    names = ("alice", "bob")
+    tokens = dict(zip(names, make_keys(folder, *names), strict=True))
     with served_api(folder, auth="token") as served:
         yield served, tokens
 
